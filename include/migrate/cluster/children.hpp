@@ -1,0 +1,109 @@
+// The nodes that this process starts on its own machine.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <uv.h>
+
+#include <migrate/error.hpp>
+#include <migrate/rpc/event_loop.hpp>
+
+namespace migrate::detail {
+
+class child_nodes {
+public:
+  explicit child_nodes(event_loop& loop) : loop_(loop) {}
+  child_nodes(const child_nodes&) = delete;
+  child_nodes& operator=(const child_nodes&) = delete;
+
+  void start(const std::vector<std::string>& arguments) {
+    // arguments[0] is the program's name; the program itself is this process's own.
+    loop_.run([&] {
+      auto made = std::make_unique<child>();
+      made->owner = this;
+      std::vector<char*> argv;
+      for (const std::string& each : arguments) argv.push_back(const_cast<char*>(each.c_str()));
+      argv.push_back(nullptr);
+      uv_stdio_container_t streams[3] = {};
+      for (int i = 0; i < 3; ++i) {
+        streams[i].flags = i == 0 ? UV_IGNORE : UV_INHERIT_FD;
+        streams[i].data.fd = i;
+      }
+      uv_process_options_t options{};
+      options.file = "/proc/self/exe";
+      options.args = argv.data();
+      options.stdio_count = 3;
+      options.stdio = streams;
+      options.exit_cb = [](uv_process_t* process, std::int64_t, int) {
+        static_cast<child*>(process->data)->owner->ended(*static_cast<child*>(process->data));
+      };
+      made->process.data = made.get();
+      {
+        std::lock_guard guard(lock_);
+        ++running_;
+      }
+      if (int problem = ::uv_spawn(loop_.uv(), &made->process, &options); problem != 0) {
+        std::lock_guard guard(lock_);
+        --running_;
+        throw error(std::error_code(-problem, std::system_category()),
+                    std::string("starting another node on this machine: ") + ::uv_strerror(problem));
+      }
+      children_.push_back(std::move(made));
+    });
+  }
+
+  std::size_t running() {
+    std::lock_guard guard(lock_);
+    return running_;
+  }
+
+  bool wait_for_end(std::chrono::milliseconds limit) {
+    std::unique_lock guard(lock_);
+    return changed_.wait_for(guard, limit, [&] { return running_ == 0; });
+  }
+
+  void kill_all() {
+    loop_.run([&] {
+      for (auto& each : children_)
+        if (!each->done) ::uv_process_kill(&each->process, SIGKILL);
+    });
+  }
+
+  std::vector<int> process_ids() {
+    std::vector<int> ids;
+    loop_.run([&] {
+      for (auto& each : children_)
+        if (!each->done) ids.push_back(each->process.pid);
+    });
+    return ids;
+  }
+
+private:
+  struct child {
+    uv_process_t process{};
+    child_nodes* owner = nullptr;
+    bool done = false;
+  };
+
+  void ended(child& which) {
+    which.done = true;
+    ::uv_close(reinterpret_cast<uv_handle_t*>(&which.process), nullptr);
+    std::lock_guard guard(lock_);
+    --running_;
+    changed_.notify_all();
+  }
+
+  event_loop& loop_;
+  std::vector<std::unique_ptr<child>> children_; // on the I/O thread
+  std::mutex lock_;
+  std::condition_variable changed_;
+  std::size_t running_ = 0;
+};
+
+} // namespace migrate::detail

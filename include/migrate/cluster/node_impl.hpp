@@ -1,0 +1,540 @@
+// How a node is put together. Included by node.hpp.
+#pragma once
+
+namespace migrate {
+
+namespace detail {
+
+inline constinit node* this_node = nullptr;
+
+struct node_calls {
+  // The tables through which the lower layers reach the node.
+
+  static node_id here() noexcept { return this_home->here(); }
+  static std::uint64_t incarnation() noexcept { return this_calling.incarnation; }
+
+  static void start(resident& task, node_id where) {
+    node_heap_scope scope;
+    if (where != no_node && where != this_home->here()) {
+      // It goes before its first instruction; if it cannot, it begins here and says so.
+      failure refused;
+      task.state.store(run_state::ready, std::memory_order_relaxed);
+      task.move = new move_order;
+      task.move->target = where;
+      task.move->asker = {no_node, 0};
+      task.move->spawning = true;
+      attention.fetch_add(1);
+      task.wants.fetch_or(want_move);
+    }
+    this_scheduler->start_task(task);
+  }
+
+  static void wake_at(resident& task, steady_point when) {
+    node_heap_scope scope;
+    this_node->sleepers_->add(task, when);
+  }
+  static void forget_wake(resident& task) noexcept {
+    node_heap_scope scope;
+    this_node->sleepers_->forget(task);
+  }
+  static std::size_t nodes(node_id* into, std::size_t most) noexcept {
+    return this_node->members_.copy(into, most);
+  }
+  static node_id random_node(std::uint64_t random) noexcept { return this_node->members_.pick(random); }
+  static void report(const char* text) noexcept {
+    node_heap_scope scope;
+    this_node->say(text);
+  }
+
+  static constexpr services table{
+      .here = here,
+      .incarnation = incarnation,
+      .conceive = family::conceive,
+      .cancel = family::cancel,
+      .enter = family::enter,
+      .start = start,
+      .join = family::join,
+      .wait_until = family::wait_until,
+      .detach = family::detach,
+      .locate = family::locate_or_throw,
+      .move = moving::move,
+      .move_me = moving::move_me,
+      .settle = mail::settle,
+      .wake_at = wake_at,
+      .forget_wake = forget_wake,
+      .nodes = nodes,
+      .random_node = random_node,
+      .report = report,
+  };
+
+  static void serve(void* owner, resident& task) noexcept { static_cast<node*>(owner)->engine_->serve(task); }
+
+  static void finished(void* owner, resident& task) noexcept {
+    node& here = *static_cast<node*>(owner);
+    here.report_end(task);
+    here.engine_->ended(task);
+    here.home_->end_here(task);
+  }
+
+  static void faulted(void* owner, resident& task, errc why, const char* text) noexcept {
+    node& here = *static_cast<node*>(owner);
+    here.say(text);
+    byte_writer bytes;
+    bytes.put(standard_exception::migrate_error);
+    bytes.put(std::string("migrate::error"));
+    bytes.put(std::string(text));
+    bytes.put(static_cast<int>(why));
+    bytes.put(true);
+    task.control->outcome = outcome_kind::exception;
+    task.control->outcome_bytes = bytes.bytes().data(); // until end_here has copied it
+    task.control->outcome_size = bytes.bytes().size();
+    here.engine_->ended(task);
+    here.home_->end_here(task);
+  }
+};
+
+} // namespace detail
+
+inline node::node(node_options options) : options_(std::move(options)) {
+  if (detail::this_node != nullptr)
+    throw error(errc::address_space, "this process has a node already; regions lie at the same addresses for both");
+  detail::fix_addresses();
+  // Buffers that the C library would allocate at the first output, perhaps inside a task.
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
+  ::tzset();
+  if (options_.helper) ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (options_.workers == 0) options_.workers = std::max(1u, std::thread::hardware_concurrency());
+  detail::torture.period = options_.torture;
+  detail::torture.seed = options_.seed;
+
+  open_store();
+  space_.emplace();
+  scanner_.emplace();
+  faults_.emplace(departed_);
+  loop_.start();
+  peer_options with;
+  with.listen = options_.listen;
+  store_id id = images_->id();
+  with.self = identity::of_this_process({id.high, id.low});
+  with.limits.silence = std::chrono::milliseconds(options_.keepalive_ms);
+  if (!options_.credentials.empty()) {
+    credentials files;
+    files.certificate = options_.credentials + "/node.crt";
+    files.key = options_.credentials + "/node.key";
+    files.authority = options_.credentials + "/authority.crt";
+    with.security = files;
+  }
+  network_.emplace(loop_, std::move(with), static_cast<peer_listener&>(*this));
+  detail::this_node = this;
+  try {
+    network_->start();
+    if (options_.join.empty()) {
+      cluster_ = random_id();
+      id_ = ledger_.next_node();
+      network_->set_own_id(id_, cluster_);
+      set_tables();
+      home_->keep_ledger(ledger_);
+      for (std::size_t kind = 0; kind < detail::region_classes; ++kind)
+        home_->grant_own(static_cast<region_class>(kind));
+      members_.add(id_);
+    } else {
+      join_cluster();
+    }
+    scheduler_->start(options_.workers);
+    if (options_.torture != 0) {
+      detail::attention.fetch_add(1);
+      if (first())
+        say("torture: every task moves at every " + std::to_string(options_.torture) +
+            " library calls, seed " + std::to_string(options_.seed));
+    }
+    if (first()) start_siblings();
+  } catch (...) {
+    stop_cluster();
+    throw;
+  }
+}
+
+inline node::~node() { stop_cluster(); }
+
+inline void node::stop_cluster() {
+  if (children_ && children_->running() > 0) {
+    for (node_id other : members_.all())
+      if (other != id_) detail::send_message(*network_, other, [](auto message) { message.setStop(); });
+    if (!children_->wait_for_end(std::chrono::seconds(10))) {
+      say("a node that was started here did not stop within 10 s and is killed");
+      children_->kill_all();
+      children_->wait_for_end(std::chrono::seconds(10));
+    }
+  }
+  if (scheduler_) scheduler_->stop();
+  if (network_) network_->stop();
+  loop_.stop();
+  detail::the_services = nullptr;
+  detail::the_mail = nullptr;
+  detail::this_engine = nullptr;
+  detail::this_post = nullptr;
+  detail::this_home = nullptr;
+  detail::this_calling = {};
+  detail::this_node = nullptr;
+  if (options_.torture != 0) detail::attention.store(0);
+  if (own_store_ && images_) {
+    std::error_code ignored;
+    std::filesystem::remove_all(images_->path(), ignored);
+  }
+}
+
+inline id128 node::random_id() {
+  id128 id;
+  if (::getrandom(&id, sizeof id, 0) != sizeof id) throw error(errc::address_space, "getrandom failed");
+  return id;
+}
+
+inline id128 node::boot_id() {
+  // Whose steady clock this is: the machine and its boot.
+  id128 id;
+  if (std::FILE* file = std::fopen("/proc/sys/kernel/random/boot_id", "re")) {
+    char text[64] = {};
+    if (std::fgets(text, sizeof text, file) != nullptr) {
+      std::string digits;
+      for (char c : std::string(text))
+        if (std::isxdigit(static_cast<unsigned char>(c)) != 0) digits += c;
+      if (digits.size() == 32) {
+        id.high = std::stoull(digits.substr(0, 16), nullptr, 16);
+        id.low = std::stoull(digits.substr(16), nullptr, 16);
+      }
+    }
+    std::fclose(file);
+  }
+  return id;
+}
+
+inline void node::open_store() {
+  store_options how;
+  how.create = options_.join.empty();
+  std::string path = options_.store;
+  if (path.empty()) {
+    if (!options_.join.empty())
+      throw error(errc::store_missing, "a node that joins a cluster needs its store: give --migrate-store");
+    std::error_code ignored;
+    std::string folder = std::filesystem::is_directory("/dev/shm", ignored)
+                             ? "/dev/shm"
+                             : std::filesystem::temp_directory_path(ignored).string();
+    path = folder + "/migrate-" + std::to_string(::getuid()) + "-" + std::to_string(::getpid());
+    std::filesystem::remove_all(path, ignored); // of a process of the same number that was killed
+    own_store_ = true;
+    options_.store = path;
+  }
+  images_.emplace(store::open(path, how));
+}
+
+inline void node::set_tables() {
+  home_.emplace(id_, *network_, calls_, *space_);
+  post_.emplace(*home_, *network_);
+  carriers_.add(detail::mail_carrier);
+  engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *space_, *scanner_, &*images_,
+                                                 carriers_, departed_, boot_id(), options_.most_inline});
+  sleepers_.emplace(loop_);
+  children_.emplace(loop_);
+  scheduler_.emplace(detail::scheduler::hooks{this, &detail::node_calls::serve, &detail::node_calls::finished,
+                                              &detail::node_calls::faulted});
+  detail::this_calling = {&*network_, &calls_, network_->incarnation()};
+  detail::this_home = &*home_;
+  detail::this_post = &*post_;
+  detail::this_engine = &*engine_;
+  detail::the_mail = &detail::mail::services;
+  detail::the_services = &detail::node_calls::table;
+}
+
+inline void node::say(const std::string& line) const {
+  if (!options_.quiet) std::fprintf(stderr, "migrate: node %s: %s\n", to_string(id_).c_str(), line.c_str());
+}
+
+inline void node::report_end(detail::resident& task) {
+  // An exception that nobody will ask for must not vanish.
+  const detail::control_block& control = *task.control;
+  if (control.outcome != detail::outcome_kind::exception || task.id.home() != id_) return;
+  if (!home_->detached(task.id)) return;
+  try {
+    byte_reader reader(control.outcome_bytes, control.outcome_size);
+    detail::throw_encoded_exception(reader);
+  } catch (const std::exception& thrown) {
+    say("detached task " + to_string(task.id) + (control.name[0] != 0 ? std::string(" (") + control.name + ")" : "") +
+        " ended by an exception: " + thrown.what());
+  }
+}
+
+// --- the cluster -------------------------------------------------------------------------------------
+
+inline void node::start_siblings() {
+  if (options_.nodes <= 1) return;
+  for (unsigned i = 1; i < options_.nodes; ++i) {
+    std::vector<std::string> arguments{"migrate-node"};
+    arguments.insert(arguments.end(), options_.arguments.begin(), options_.arguments.end());
+    auto add = [&](const std::string& name, const std::string& value) {
+      arguments.push_back("--migrate-" + name + "=" + value);
+    };
+    add("join", address());
+    add("store", options_.store);
+    add("workers", std::to_string(options_.workers));
+    add("nodes", "1");
+    add("torture", std::to_string(options_.torture) + ":" + std::to_string(options_.seed));
+    add("inline", std::to_string(options_.most_inline));
+    add("keepalive", std::to_string(options_.keepalive_ms));
+    if (!options_.credentials.empty()) add("credentials", options_.credentials);
+    if (options_.quiet) arguments.push_back("--migrate-quiet");
+    arguments.push_back("--migrate-helper");
+    children_->start(arguments);
+  }
+  std::unique_lock guard(state_lock_);
+  bool all = state_changed_.wait_for(guard, std::chrono::seconds(30), [&] {
+    return members_.count() >= options_.nodes || children_->running() + 1 < options_.nodes;
+  });
+  if (!all || members_.count() < options_.nodes)
+    throw error(errc::node_unreachable,
+                "of the " + std::to_string(options_.nodes) + " nodes asked for, " + std::to_string(members_.count()) +
+                    " came up" + (join_failure_ ? std::string("; the last was refused: ") + join_failure_->what() : ""));
+}
+
+inline void node::join_cluster() {
+  network_->connect(options_.join);
+  std::unique_lock guard(state_lock_);
+  bool in_time = state_changed_.wait_for(guard, std::chrono::seconds(20), [&] { return joined_ || join_failure_; });
+  if (join_failure_) throw *join_failure_;
+  if (!in_time)
+    throw error(errc::node_unreachable, "joining the cluster at " + options_.join + ": no welcome within 20 s");
+}
+
+inline void node::on_connected(node_id peer, const peer_info& info) {
+  if (id_ == no_node) {
+    // The node whose address was given, or the first one, which it named.
+    detail::send_message(*network_, peer, [](protocol::Message::Builder message) { message.setEnter(); });
+    return;
+  }
+  network_->set_address(peer, info.address);
+  calls_.fail(peer, errc::cancelled, "");
+  home_->tell_ends_again(peer);
+  engine_->on_node_back(peer);
+  post_->on_node_back(peer);
+}
+
+template <class Fill> void node::send_on(connection& to, Fill&& fill) {
+  capnp::MallocMessageBuilder message;
+  fill(message.initRoot<protocol::Message>());
+  to.send(message);
+}
+
+inline void node::on_enter(connection& from) {
+  if (!first()) {
+    send_on(from, [&](protocol::Message::Builder message) {
+      auto list = message.initMembers(1);
+      list[0].setNode(number(detail::family::registrar));
+      list[0].setAddress(network_->address_of(detail::family::registrar));
+    });
+    return;
+  }
+  node_id fresh = ledger_.next_node();
+  std::vector<node_id> known = members_.all();
+  send_on(from, [&](protocol::Message::Builder message) {
+    auto welcome = message.initWelcome();
+    welcome.setNode(number(fresh));
+    welcome.initCluster().setHigh(cluster_.high);
+    welcome.getCluster().setLow(cluster_.low);
+    auto list = welcome.initMembers(static_cast<unsigned>(known.size()));
+    for (unsigned i = 0; i < list.size(); ++i) {
+      list[i].setNode(number(known[i]));
+      list[i].setAddress(known[i] == id_ ? network_->address() : network_->address_of(known[i]));
+    }
+    auto ranges = welcome.initRanges(detail::region_classes);
+    for (unsigned kind = 0; kind < detail::region_classes; ++kind) {
+      detail::region_range range = ledger_.next_range(static_cast<region_class>(kind));
+      ranges[kind].setKind(static_cast<std::uint8_t>(kind));
+      ranges[kind].setFirst(range.first);
+      ranges[kind].setCount(range.count);
+    }
+  });
+  network_->name(from, fresh);
+  announce(fresh, false);
+  {
+    std::lock_guard guard(state_lock_);
+    members_.add(fresh);
+  }
+  state_changed_.notify_all();
+}
+
+inline void node::announce(node_id which, bool left) {
+  for (node_id other : members_.all()) {
+    if (other == id_ || other == which) continue;
+    detail::send_message(*network_, other, [&](protocol::Message::Builder message) {
+      auto list = message.initMembers(1);
+      list[0].setNode(number(which));
+      list[0].setAddress(network_->address_of(which));
+      list[0].setLeft(left);
+    });
+  }
+}
+
+inline void node::on_welcome(protocol::Welcome::Reader message) {
+  if (id_ != no_node) return;
+  id_ = node_id(message.getNode());
+  cluster_ = {message.getCluster().getHigh(), message.getCluster().getLow()};
+  network_->set_own_id(id_, cluster_);
+  set_tables();
+  for (auto range : message.getRanges())
+    if (range.getKind() < detail::region_classes)
+      home_->grant({static_cast<region_class>(range.getKind()), range.getFirst(), range.getCount()});
+  on_members(message.getMembers());
+  {
+    std::lock_guard guard(state_lock_);
+    members_.add(id_);
+    joined_ = true;
+  }
+  state_changed_.notify_all();
+}
+
+inline void node::on_members(capnp::List<protocol::Member>::Reader list) {
+  for (auto each : list) {
+    auto which = static_cast<node_id>(each.getNode());
+    if (id_ == no_node) {
+      network_->connect(each.getAddress().cStr()); // the first node, named by the one that was asked
+      continue;
+    }
+    if (which == id_) continue;
+    if (each.getLeft()) {
+      members_.remove(which);
+    } else {
+      network_->set_address(which, each.getAddress().cStr());
+      members_.add(which);
+    }
+  }
+}
+
+inline void node::on_grant(node_id asker, protocol::GrantRequest::Reader message) {
+  detail::answer reply;
+  if (!first() || message.getKind() >= detail::region_classes) {
+    reply = {errc::protocol, "only the cluster's first node grants regions", 0, 0, {}};
+  } else {
+    detail::region_range range = ledger_.next_range(static_cast<region_class>(message.getKind()));
+    if (range.count == 0)
+      reply = {errc::region_exhausted, "the cluster has no more regions of this class", 0, 0, {}};
+    reply.first = (std::uint64_t{range.first} << 32) | range.count;
+    reply.second = message.getKind() + 1u;
+  }
+  detail::send_answer(*network_, asker, message.getCall(), reply);
+}
+
+inline void node::on_message(connection& from, node_id peer, protocol::Message::Reader message,
+                             kj::ArrayPtr<const kj::byte> attachment) {
+  using namespace detail;
+  auto which = message.which();
+  if (peer == no_node) {
+    if (which == protocol::Message::ENTER) on_enter(from);
+    return;
+  }
+  if (id_ == no_node) {
+    if (which == protocol::Message::WELCOME) on_welcome(message.getWelcome());
+    if (which == protocol::Message::MEMBERS) on_members(message.getMembers());
+    return;
+  }
+  switch (which) {
+  case protocol::Message::ANSWER: {
+    auto reply = message.getAnswer();
+    answer got = to_answer(reply, attachment);
+    if ((reply.getCall() & transfer_engine::claim_mark) != 0) {
+      engine_->on_claim_answer(task_id(reply.getCall() & ~transfer_engine::claim_mark), got);
+    } else if (reply.getCall() == family::refill_mark) {
+      family::on_refill(got);
+    } else {
+      calls_.complete(reply.getCall(), std::move(got));
+    }
+    return;
+  }
+  case protocol::Message::MEMBERS: on_members(message.getMembers()); return;
+  case protocol::Message::GRANT: on_grant(peer, message.getGrant()); return;
+  case protocol::Message::STOP: {
+    std::lock_guard guard(state_lock_);
+    stopped_ = true;
+    state_changed_.notify_all();
+    return;
+  }
+  case protocol::Message::STATISTICS: {
+    byte_writer bytes;
+    bytes.put(engine_->recorder().read());
+    answer reply;
+    reply.bytes = {bytes.bytes().data(), bytes.bytes().size()};
+    send_answer(*network_, peer, message.getStatistics().getCall(), reply);
+    return;
+  }
+  case protocol::Message::CHILD: family::on_child(peer, message.getChild()); return;
+  case protocol::Message::JOIN: family::on_join(peer, message.getJoin()); return;
+  case protocol::Message::RELEASE: home_->release(task_id(message.getRelease())); return;
+  case protocol::Message::LOCATE: family::on_locate(peer, message.getLocate()); return;
+  case protocol::Message::ENDED: family::on_ended(peer, message.getEnded(), attachment); return;
+  case protocol::Message::ENDED_SEEN: home_->end_seen(task_id(message.getEndedSeen())); return;
+  case protocol::Message::CLAIM: engine_->on_claim(peer, message.getClaim()); return;
+  case protocol::Message::MOVE: engine_->on_move(peer, message.getMove()); return;
+  case protocol::Message::OFFER: engine_->on_offer(peer, message.getOffer(), attachment); return;
+  case protocol::Message::REFUSAL: engine_->on_refusal(peer, message.getRefusal()); return;
+  case protocol::Message::TAKEN: engine_->on_taken(peer, message.getTaken()); return;
+  case protocol::Message::STILL_HELD: engine_->on_still_held(peer, message.getStillHeld()); return;
+  case protocol::Message::NOT_HELD: engine_->on_not_held(peer, message.getNotHeld()); return;
+  case protocol::Message::MAIL: post_->on_mail(peer, message.getMail(), attachment); return;
+  case protocol::Message::MAIL_SEEN: post_->on_mail_seen(peer, message.getMailSeen()); return;
+  case protocol::Message::MAIL_AGAIN: post_->on_mail_again(peer, message.getMailAgain()); return;
+  default: return;
+  }
+}
+
+inline void node::on_disconnected(node_id peer, const error& reason, bool process_is_gone) {
+  if (id_ == no_node) return;
+  if (peer == detail::family::registrar && options_.helper) {
+    std::lock_guard guard(state_lock_);
+    stopped_ = true;
+    state_changed_.notify_all();
+    return;
+  }
+  if (!process_is_gone && network_->connected(peer)) return; // there again: on_connected has dealt with it
+  members_.remove(peer);
+  if (first()) announce(peer, true);
+  calls_.fail(peer, errc::node_unreachable, "node " + to_string(peer) + " was lost: " + reason.what());
+  engine_->on_node_lost(peer, process_is_gone, reason.what());
+  post_->on_node_lost(peer, true);
+  if (process_is_gone) home_->forget_ends(peer);
+  state_changed_.notify_all();
+}
+
+inline void node::on_unreachable(node_id peer, const error& reason, std::size_t) {
+  if (id_ == no_node) {
+    std::lock_guard guard(state_lock_);
+    if (!joined_) join_failure_ = reason;
+    state_changed_.notify_all();
+    return;
+  }
+  if (peer != no_node) on_disconnected(peer, reason, false);
+}
+
+inline void node::on_refused(const std::string& peer, const error& reason) {
+  say("sent away " + peer + ": " + reason.what());
+  std::lock_guard guard(state_lock_);
+  join_failure_ = reason;
+}
+
+inline void node::serve() {
+  std::unique_lock guard(state_lock_);
+  state_changed_.wait(guard, [&] { return stopped_; });
+}
+
+inline move_statistics node::statistics() {
+  move_statistics all = engine_->recorder().read();
+  for (node_id other : members_.all()) {
+    if (other == id_) continue;
+    detail::called made = detail::call_node(other, [](protocol::Message::Builder message, std::uint64_t call) {
+      message.initStatistics().setCall(call);
+    });
+    if (made.got.code != errc::ok) continue;
+    byte_reader reader(made.got.bytes.data(), made.got.bytes.size());
+    all.add(reader.get<move_statistics>());
+  }
+  return all;
+}
+
+} // namespace migrate

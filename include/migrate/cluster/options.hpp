@@ -1,0 +1,128 @@
+// How a node is to run, from the program, its command line and its environment.
+#pragma once
+
+#include <charconv>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <migrate/error.hpp>
+
+namespace migrate {
+
+struct node_options {
+  unsigned nodes = 1;            // nodes on this machine in all: the first starts the others
+  unsigned workers = 0;          // threads that run tasks; 0: one for each processor
+  std::string store;             // directory; empty: a new one in memory, removed at the end
+  std::string listen = "127.0.0.1:0";
+  std::string join;              // address of any node of the cluster to join; empty: found a new one
+  std::string credentials;       // directory made by migrate-credentials; empty: loopback only
+  std::uint32_t torture = 0;     // every task moves at every so many library calls; 0: never
+  std::uint64_t seed = 1;        // of torture
+  std::size_t most_inline = 64 * 1024; // bytes of dirty pages that travel in the offer, not through the store
+  unsigned keepalive_ms = 10'000;      // a node silent for so long is lost
+  bool quiet = false;            // no lines about the node's own doings on standard error
+  bool helper = false;           // started by another node of this machine; ends with it
+  std::vector<std::string> arguments; // for the nodes that this one starts: the program's own, after its name
+
+  static node_options from(int& argc, char** argv);
+  // Takes the options that begin with --migrate- out of the command line, and then the environment's
+  // (MIGRATE_NODES for --migrate-nodes, and so on). Throws migrate::error naming an option it does not know.
+};
+
+inline constexpr const char* node_options_help =
+    "  --migrate-nodes=N           run on N nodes on this machine\n"
+    "  --migrate-workers=N         threads that run tasks on each node\n"
+    "  --migrate-store=DIR         directory for images, shared by all nodes\n"
+    "  --migrate-listen=ADDR:PORT  where to listen; other than loopback needs credentials\n"
+    "  --migrate-join=ADDR:PORT    join the cluster of the node that listens there\n"
+    "  --migrate-credentials=DIR   certificate, key and authority, from migrate-credentials\n"
+    "  --migrate-torture=K[:SEED]  move every task at every K-th call into the library\n"
+    "  --migrate-quiet             no lines about the nodes themselves\n";
+
+namespace detail {
+
+template <class N> N parse_number(std::string_view name, std::string_view text) {
+  N value{};
+  auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (problem != std::errc() || end != text.data() + text.size())
+    throw error(std::make_error_code(std::errc::invalid_argument),
+                "option " + std::string(name) + ": '" + std::string(text) + "' is not a number");
+  return value;
+}
+
+inline bool set_option(node_options& into, std::string_view name, std::string_view value) {
+  if (name == "nodes")
+    into.nodes = parse_number<unsigned>(name, value);
+  else if (name == "workers")
+    into.workers = parse_number<unsigned>(name, value);
+  else if (name == "store")
+    into.store = value;
+  else if (name == "listen")
+    into.listen = value;
+  else if (name == "join")
+    into.join = value;
+  else if (name == "credentials")
+    into.credentials = value;
+  else if (name == "keepalive")
+    into.keepalive_ms = parse_number<unsigned>(name, value);
+  else if (name == "inline")
+    into.most_inline = parse_number<std::size_t>(name, value);
+  else if (name == "quiet")
+    into.quiet = value != "0";
+  else if (name == "helper")
+    into.helper = true;
+  else if (name == "torture") {
+    std::size_t colon = value.find(':');
+    into.torture = parse_number<std::uint32_t>(name, value.substr(0, colon));
+    if (colon != std::string_view::npos) into.seed = parse_number<std::uint64_t>(name, value.substr(colon + 1));
+  } else
+    return false;
+  return true;
+}
+
+} // namespace detail
+
+inline node_options node_options::from(int& argc, char** argv) {
+  node_options made;
+  static constexpr const char* from_environment[] = {"nodes",       "workers", "store",     "listen", "join",
+                                                     "credentials", "torture", "keepalive", "inline", "quiet"};
+  for (const char* name : from_environment) {
+    std::string variable = "MIGRATE_";
+    for (const char* c = name; *c != 0; ++c) variable += static_cast<char>(*c - 'a' + 'A');
+    if (const char* value = std::getenv(variable.c_str()); value != nullptr && *value != 0)
+      detail::set_option(made, name, value);
+  }
+  int kept = 1;
+  for (int i = 1; i < argc; ++i) {
+    std::string_view argument = argv[i];
+    constexpr std::string_view prefix = "--migrate-";
+    if (!argument.starts_with(prefix)) {
+      made.arguments.emplace_back(argument);
+      argv[kept++] = argv[i];
+      continue;
+    }
+    std::string_view name = argument.substr(prefix.size());
+    std::string_view value;
+    if (std::size_t equals = name.find('='); equals != std::string_view::npos) {
+      value = name.substr(equals + 1);
+      name = name.substr(0, equals);
+    } else if (name != "quiet" && name != "helper") {
+      if (i + 1 == argc)
+        throw error(std::make_error_code(std::errc::invalid_argument), std::string(argument) + " wants a value");
+      value = argv[++i];
+    }
+    if (!detail::set_option(made, name, value))
+      throw error(std::make_error_code(std::errc::invalid_argument),
+                  "unknown option " + std::string(argument) + "; there are:\n" + node_options_help);
+  }
+  argc = kept;
+  argv[argc] = nullptr;
+  return made;
+}
+
+} // namespace migrate

@@ -1,0 +1,2 @@
+// Groups.
+#pragma once

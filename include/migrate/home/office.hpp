@@ -1,0 +1,345 @@
+// The home's side of its tasks: giving them out, saying where they are, keeping how they ended.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <migrate/home/ledger.hpp>
+#include <migrate/home/records.hpp>
+#include <migrate/home/residents.hpp>
+#include <migrate/memory/region_pool.hpp>
+#include <migrate/rpc/calls.hpp>
+#include <migrate/rpc/send.hpp>
+
+namespace migrate::detail {
+
+class home_office {
+public:
+  home_office(node_id here, peers& network, call_table& calls, region_space& space)
+      : here_(here), network_(network), calls_(calls), space_(space), records_(here), pool_(space) {}
+
+  node_id here() const noexcept { return here_; }
+  home_records& records() noexcept { return records_; }
+  class residents& residents() noexcept { return residents_; }
+  bool open_region(region_number region) noexcept {
+    return space_.open(region) && region_space::guard(region.base(), page_size);
+  }
+
+  // --- births
+
+  struct conceived {
+    std::optional<birth> born; // none: the pool is empty
+    failure why;
+  };
+  conceived conceive(task_id parent, region_class kind, node_id place);
+  void grant(const region_range& range);
+  bool grant_own(region_class kind);
+  // On the cluster's first node, from its ledger; false when the class is used up.
+  void keep_ledger(ledger& book) noexcept { ledger_ = &book; }
+  bool wants_more(region_class kind) noexcept;
+  // Whether it is time to ask for another range; true once until grant() is called.
+  void cancel(const birth& unborn) noexcept;
+
+  // --- who runs
+
+  bool claim(task_id task, std::uint64_t epoch, node_id claimant, node_id source) noexcept;
+  // Makes `claimant` the task's place with epoch + 1 unless its epoch is larger than `epoch`; true as well
+  // when that was done before, so that a doubled claim is answered alike. A holder that home could not
+  // be told of has a larger epoch than home's record.
+
+  node_id locate(task_id task) noexcept;
+  // no_node when it has ended or was never.
+
+  resident* find_here(task_id task) noexcept;
+  // The task's record if it is on this node, its home or not.
+
+  // --- ends
+
+  void end_here(resident& task) noexcept;
+  // A task that ran its last instruction on this node: its memory goes, and home is told.
+
+  void record_end(task_id task, std::uint64_t epoch, outcome&& how, char* touched_end) noexcept;
+  // touched_end: null when the task's region is not open here.
+
+  enum class joined { unknown, waiting, ended };
+  joined join(task_id task, const end_waiter& who, bool take, outcome* into) noexcept;
+  // `take`: the record goes with the outcome.
+  joined peek(task_id task, const end_waiter& who, outcome& into) noexcept;
+  // The same with a copy of the outcome.
+  void release(task_id task) noexcept;
+  bool detached(task_id task) noexcept;
+  void lose(task_id task, std::uint64_t epoch, const std::string& why) noexcept;
+  // The task was on a node that has died.
+
+  void end_seen(task_id task) noexcept;
+  void tell_ends_again(node_id home);
+  void forget_ends(node_id home) noexcept;
+
+private:
+  void tell_waiter(const end_waiter& who, task_id task) noexcept;
+  void tell_end(task_id task, std::uint64_t epoch, const outcome& how);
+
+  struct untold_end {
+    std::uint64_t epoch;
+    outcome how;
+  };
+
+  node_id here_;
+  peers& network_;
+  call_table& calls_;
+  region_space& space_;
+  home_records records_;
+  class residents residents_;
+  spin_lock pool_lock_;
+  region_pool pool_;
+  std::array<bool, region_classes> asked_{}; // a range of the class is on its way
+  ledger* ledger_ = nullptr;
+  spin_lock untold_lock_;
+  std::unordered_map<task_id, untold_end> untold_; // ends that their homes have not confirmed
+};
+// Thread safety: any thread, inside a node_heap_scope where a task runs. Lock order: a record's, then the
+// pool's or a free list's.
+
+inline constinit home_office* this_home = nullptr;
+
+inline home_office::conceived home_office::conceive(task_id parent, region_class kind, node_id place) {
+  std::optional<region_pool::taken> taken;
+  try {
+    held guard(pool_lock_);
+    taken = pool_.take(kind);
+  } catch (const error& refused) {
+    return {std::nullopt, {refused.code(), refused.what()}};
+  }
+  if (!taken) return {};
+  std::optional<task_id> id = records_.create(parent, taken->region, place);
+  if (!id) {
+    held guard(pool_lock_);
+    pool_.put_back(taken->region, taken->region.base() + page_size);
+    return {std::nullopt,
+            {make_error_code(errc::region_exhausted),
+             "this home has 16,777,216 tasks already; join or detach some, or spawn from another node"}};
+  }
+  if (place != here_) {
+    // The region is opened where the task is going to live.
+    space_.close(taken->region);
+    taken->zeroed = true;
+  }
+  return {birth{*id, taken->region, 1, taken->zeroed}, {}};
+}
+
+inline void home_office::grant(const region_range& range) {
+  held guard(pool_lock_);
+  pool_.grant(range);
+  asked_[static_cast<std::size_t>(range.kind)] = false;
+}
+
+inline bool home_office::grant_own(region_class kind) {
+  if (ledger_ == nullptr) return false;
+  region_range range = ledger_->next_range(kind);
+  if (range.count > 0) grant(range);
+  return range.count > 0;
+}
+
+inline bool home_office::wants_more(region_class kind) noexcept {
+  held guard(pool_lock_);
+  bool& asked = asked_[static_cast<std::size_t>(kind)];
+  if (asked || pool_.left(kind) > plan[static_cast<std::size_t>(kind)].grant / 4) return false;
+  asked = true;
+  return true;
+}
+
+inline void home_office::cancel(const birth& unborn) noexcept {
+  if (unborn.id.home() != here_) {
+    space_.close(unborn.region);
+    send_message(network_, unborn.id.home(), [&](protocol::Message::Builder message) {
+      auto ended = message.initEnded();
+      ended.setTask(unborn.id.bits());
+      ended.setEpoch(unborn.epoch);
+      ended.setKind(static_cast<std::uint8_t>(outcome_kind::none));
+    });
+    return;
+  }
+  record_end(unborn.id, unborn.epoch, {}, unborn.region.base() + unborn.region.size());
+  release(unborn.id);
+}
+
+inline bool home_office::claim(task_id task, std::uint64_t epoch, node_id claimant, node_id source) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return false;
+  held guard(record->lock);
+  if (!home_records::holds(*record, task) || record->ended) return false;
+  if (record->epoch <= epoch) {
+    record->epoch = epoch + 1;
+    record->place = claimant;
+    record->claimed_from = source;
+    return true;
+  }
+  return record->epoch == epoch + 1 && record->place == claimant;
+}
+
+inline node_id home_office::locate(task_id task) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return no_node;
+  held guard(record->lock);
+  return home_records::holds(*record, task) && !record->ended ? record->place : no_node;
+}
+
+inline resident* home_office::find_here(task_id task) noexcept {
+  if (home_record* record = records_.find(task)) {
+    held guard(record->lock);
+    return home_records::holds(*record, task) ? record->here : nullptr;
+  }
+  return residents_.find_foreign(task);
+}
+
+inline void home_office::end_here(resident& task) noexcept {
+  control_block& control = *task.control;
+  task_id id = task.id;
+  std::uint64_t epoch = task.epoch;
+  region_number region = control.region;
+  outcome how{control.outcome, {control.outcome_bytes, control.outcome_size}};
+  char* touched_end = std::max(const_cast<char*>(control.heap.high_water()), control.stack_top());
+  residents_.retire(task, id.home() == here_ ? records_.find(id) : nullptr);
+  if (id.home() == here_) {
+    record_end(id, epoch, std::move(how), touched_end);
+    return;
+  }
+  space_.close(region);
+  tell_end(id, epoch, how);
+  held guard(untold_lock_);
+  untold_.insert_or_assign(id, untold_end{epoch, std::move(how)});
+}
+
+inline void home_office::tell_end(task_id task, std::uint64_t epoch, const outcome& how) {
+  iovec bytes{const_cast<std::byte*>(how.bytes.data()), how.bytes.size()};
+  send_message(
+      network_, task.home(),
+      [&](protocol::Message::Builder message) {
+        auto ended = message.initEnded();
+        ended.setTask(task.bits());
+        ended.setEpoch(epoch);
+        ended.setKind(static_cast<std::uint8_t>(how.kind));
+      },
+      std::span<const iovec>(&bytes, bytes.iov_len > 0 ? 1 : 0));
+}
+
+inline void home_office::end_seen(task_id task) noexcept {
+  held guard(untold_lock_);
+  untold_.erase(task);
+}
+
+inline void home_office::tell_ends_again(node_id home) {
+  held guard(untold_lock_);
+  for (const auto& [task, end] : untold_)
+    if (task.home() == home) tell_end(task, end.epoch, end.how);
+}
+
+inline void home_office::forget_ends(node_id home) noexcept {
+  held guard(untold_lock_);
+  std::erase_if(untold_, [&](const auto& each) { return each.first.home() == home; });
+}
+
+inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&& how,
+                                    char* touched_end) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return;
+  std::unique_ptr<outcome> kept;
+  if (how.kind != outcome_kind::none) kept = std::make_unique<outcome>(std::move(how));
+  end_waiter waiter;
+  {
+    held guard(record->lock);
+    if (!home_records::holds(*record, task) || record->ended || record->epoch > epoch) return;
+    {
+      held pool(pool_lock_);
+      if (touched_end != nullptr)
+        pool_.put_back(record->region, touched_end);
+      else
+        pool_.put_back_closed(record->region);
+    }
+    record->here = nullptr;
+    if (record->detached || kept == nullptr) {
+      records_.erase(task, *record);
+    } else {
+      record->ended = std::move(kept);
+      waiter = std::exchange(record->waiter, {});
+    }
+  }
+  if (waiter) tell_waiter(waiter, task);
+}
+
+inline void home_office::tell_waiter(const end_waiter& who, task_id) noexcept {
+  if (who.local != nullptr) {
+    if (who.local->id == who.joiner) this_scheduler->wake(*who.local);
+  } else if (who.thread != nullptr) {
+    who.thread->wake();
+  } else {
+    // A joiner elsewhere asks again and finds the end recorded.
+    send_answer(network_, who.node, who.call, answer{});
+  }
+}
+
+inline home_office::joined home_office::join(task_id task, const end_waiter& who, bool take,
+                                             outcome* into) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return joined::unknown;
+  held guard(record->lock);
+  if (!home_records::holds(*record, task)) return joined::unknown;
+  if (!record->ended) {
+    record->waiter = who;
+    return joined::waiting;
+  }
+  if (into != nullptr) *into = std::move(*record->ended);
+  if (take) records_.erase(task, *record);
+  return joined::ended;
+}
+
+inline home_office::joined home_office::peek(task_id task, const end_waiter& who, outcome& into) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return joined::unknown;
+  held guard(record->lock);
+  if (!home_records::holds(*record, task)) return joined::unknown;
+  if (!record->ended) {
+    record->waiter = who;
+    return joined::waiting;
+  }
+  into = {record->ended->kind, {record->ended->bytes.data(), record->ended->bytes.size()}};
+  return joined::ended;
+}
+
+inline void home_office::release(task_id task) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return;
+  held guard(record->lock);
+  if (!home_records::holds(*record, task)) return;
+  if (record->ended)
+    records_.erase(task, *record);
+  else
+    record->detached = true;
+}
+
+inline bool home_office::detached(task_id task) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return false;
+  held guard(record->lock);
+  return home_records::holds(*record, task) && record->detached;
+}
+
+inline void home_office::lose(task_id task, std::uint64_t epoch, const std::string& why) noexcept {
+  byte_writer bytes;
+  bytes.put(standard_exception::migrate_error);
+  bytes.put(std::string("migrate::error"));
+  bytes.put(why);
+  bytes.put(static_cast<int>(errc::node_lost));
+  bytes.put(true);
+  record_end(task, epoch, outcome{outcome_kind::exception, {bytes.bytes().data(), bytes.bytes().size()}},
+             nullptr);
+}
+
+} // namespace migrate::detail

@@ -1,0 +1,117 @@
+// The tasks that are on this node.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include <migrate/home/records.hpp>
+#include <migrate/task/resident.hpp>
+#include <migrate/task/spin_lock.hpp>
+
+namespace migrate::detail {
+
+class residents {
+public:
+  residents() = default;
+  residents(const residents&) = delete;
+  residents& operator=(const residents&) = delete;
+
+  resident& enter(task_id id, std::uint64_t epoch, control_block* control, home_record* home,
+                  run_state state = run_state::none);
+  // A record for a task that comes to this node. `home`: its home record, when this is its home.
+
+  void retire(resident& task, home_record* home) noexcept;
+  // The task has ended or left. The record may be used for another at once.
+
+  resident* find_foreign(task_id id) noexcept {
+    held guard(lock_);
+    auto found = foreign_.find(id);
+    return found == foreign_.end() ? nullptr : found->second;
+  }
+
+  template <class F> void for_each_foreign(F&& visit) {
+    held guard(lock_);
+    for (auto& [id, task] : foreign_) visit(*task);
+  }
+
+  template <class F> void for_each(F&& visit) {
+    held guard(lock_);
+    for (auto& block : blocks_)
+      for (std::size_t i = 0; i < block_size; ++i)
+        if (block[i].id) visit(block[i]);
+  }
+
+  std::size_t count() const noexcept { return count_.load(std::memory_order_relaxed); }
+
+private:
+  static constexpr std::size_t block_size = 256;
+
+  spin_lock lock_;
+  resident* free_ = nullptr;
+  std::vector<std::unique_ptr<resident[]>> blocks_;
+  std::unordered_map<task_id, resident*> foreign_;
+  std::atomic<std::size_t> count_{0};
+};
+// Thread safety: any thread, inside a node_heap_scope where a task runs.
+
+inline resident& residents::enter(task_id id, std::uint64_t epoch, control_block* control, home_record* home,
+                                  run_state state) {
+  resident* task = nullptr;
+  {
+    held guard(lock_);
+    if (free_ == nullptr) {
+      blocks_.push_back(std::make_unique<resident[]>(block_size));
+      for (std::size_t i = 0; i < block_size; ++i) {
+        blocks_.back()[i].next = free_;
+        free_ = &blocks_.back()[i];
+      }
+    }
+    task = free_;
+    free_ = task->next;
+  }
+  task->next = nullptr;
+  task->control = control;
+  task->epoch = epoch;
+  task->wants.store(0, std::memory_order_relaxed);
+  task->pins.store(0, std::memory_order_relaxed);
+  task->mail = nullptr;
+  task->move = nullptr;
+  task->open_call = 0;
+  {
+    held guard(task->lock);
+    task->state.store(state, std::memory_order_relaxed);
+    task->id = id;
+  }
+  if (home != nullptr) {
+    held guard(home->lock);
+    home->here = task;
+  } else {
+    held guard(lock_);
+    foreign_.insert_or_assign(id, task);
+  }
+  count_.fetch_add(1, std::memory_order_relaxed);
+  return *task;
+}
+
+inline void residents::retire(resident& task, home_record* home) noexcept {
+  if (home != nullptr) {
+    held guard(home->lock);
+    if (home->here == &task) home->here = nullptr;
+  }
+  task_id id;
+  {
+    held guard(task.lock);
+    id = task.id;
+    task.id = {};
+    task.control = nullptr;
+    task.state.store(run_state::none, std::memory_order_relaxed);
+  }
+  held guard(lock_);
+  if (home == nullptr) foreign_.erase(id);
+  task.next = free_;
+  free_ = &task;
+  count_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+} // namespace migrate::detail

@@ -1,0 +1,5 @@
+// Messages between tasks.
+#pragma once
+
+#include <migrate/file/mailbox.hpp>
+#include <migrate/task.hpp>

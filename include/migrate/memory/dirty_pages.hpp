@@ -1,0 +1,119 @@
+// Which pages of a region differ from its image.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <migrate/error.hpp>
+#include <migrate/memory/address_plan.hpp>
+
+namespace migrate::detail {
+
+class page_scanner {
+public:
+  page_scanner() : pagemap_(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)) {
+    if (pagemap_ < 0)
+      throw error(std::error_code(errno, std::system_category()),
+                  std::string("opening /proc/self/pagemap, which lists a task's dirty pages: ") +
+                      std::strerror(errno));
+  }
+  ~page_scanner() { ::close(pagemap_); }
+  page_scanner(const page_scanner&) = delete;
+  page_scanner& operator=(const page_scanner&) = delete;
+
+  template <class F> void for_each_dirty_range(char* address, std::size_t bytes, F&& found);
+  // Calls found(char* address, std::size_t bytes), ascending, for each run of pages in the range that
+  // were written since the image was mapped there, swapped-out ones too; pages that only ever read as
+  // zero are left out. Throws migrate::error when the kernel refuses. Any thread; the range must not be
+  // written meanwhile.
+
+private:
+  template <class F> bool scan(std::uintptr_t start, std::uintptr_t end, F& found);
+  template <class F> void read_pagemap(std::uintptr_t start, std::uintptr_t end, F& found);
+
+  int pagemap_;
+};
+
+namespace pagemap {
+
+// From <linux/fs.h> of Linux 6.7; Debian 12's headers are older.
+struct scan_arguments {
+  std::uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+  std::uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+struct page_region {
+  std::uint64_t start, end, categories;
+};
+inline constexpr std::uint64_t is_file = 1 << 2, is_present = 1 << 3, is_swapped = 1 << 4,
+                               is_zero_page = 1 << 5;
+inline constexpr unsigned long scan_request = _IOWR('f', 16, scan_arguments);
+
+} // namespace pagemap
+
+template <class F> void page_scanner::for_each_dirty_range(char* address, std::size_t bytes, F&& found) {
+  auto start = reinterpret_cast<std::uintptr_t>(address);
+  if (bytes > 0 && !scan(start, start + bytes, found)) read_pagemap(start, start + bytes, found);
+}
+
+template <class F> bool page_scanner::scan(std::uintptr_t start, std::uintptr_t end, F& found) {
+  pagemap::page_region ranges[64];
+  while (start < end) {
+    pagemap::scan_arguments request{};
+    request.size = sizeof request;
+    request.start = start;
+    request.end = end;
+    request.vec = reinterpret_cast<std::uint64_t>(ranges);
+    request.vec_len = std::size(ranges);
+    request.category_inverted = pagemap::is_file | pagemap::is_zero_page;
+    request.category_mask = pagemap::is_file | pagemap::is_zero_page;
+    request.category_anyof_mask = pagemap::is_present | pagemap::is_swapped;
+    request.return_mask = pagemap::is_file; // never set in what is returned, so neighbours merge
+    int count = ::ioctl(pagemap_, pagemap::scan_request, &request);
+    if (count < 0) {
+      if (errno == ENOTTY || errno == EINVAL) return false;
+      if (errno == EINTR) continue;
+      throw error(std::error_code(errno, std::system_category()),
+                  std::string("listing dirty pages (PAGEMAP_SCAN): ") + std::strerror(errno));
+    }
+    for (int i = 0; i < count; ++i)
+      found(reinterpret_cast<char*>(ranges[i].start), ranges[i].end - ranges[i].start);
+    start = request.walk_end;
+  }
+  return true;
+}
+
+template <class F> void page_scanner::read_pagemap(std::uintptr_t start, std::uintptr_t end, F& found) {
+  // Kernels before 6.7, see Documentation/admin-guide/mm/pagemap.rst: bit 61 file page or shared, bit
+  // 62 swapped, bit 63 present.
+  std::uint64_t entries[512];
+  std::uintptr_t run = 0;
+  while (start < end) {
+    std::size_t pages = std::min<std::size_t>(std::size(entries), (end - start) / page_size);
+    ssize_t got = ::pread(pagemap_, entries, pages * sizeof entries[0],
+                          static_cast<off_t>(start / page_size * sizeof entries[0]));
+    if (got < static_cast<ssize_t>(sizeof entries[0])) {
+      if (got < 0 && errno == EINTR) continue;
+      throw error(std::error_code(got < 0 ? errno : EIO, std::system_category()),
+                  "reading /proc/self/pagemap failed");
+    }
+    pages = static_cast<std::size_t>(got) / sizeof entries[0];
+    for (std::size_t i = 0; i < pages; ++i, start += page_size) {
+      bool dirty = (entries[i] >> 62) != 0 && ((entries[i] >> 61) & 1) == 0;
+      if (dirty && run == 0) run = start;
+      if (!dirty && run != 0) {
+        found(reinterpret_cast<char*>(run), start - run);
+        run = 0;
+      }
+    }
+  }
+  if (run != 0) found(reinterpret_cast<char*>(run), end - run);
+}
+
+} // namespace migrate::detail

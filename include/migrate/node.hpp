@@ -1,0 +1,158 @@
+// A node: one operating-system process that hosts tasks. Included by the source file that makes one.
+#pragma once
+
+#include <condition_variable>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <sys/prctl.h>
+#include <sys/random.h>
+
+#include <migrate/cluster/addresses.hpp>
+#include <migrate/cluster/children.hpp>
+#include <migrate/cluster/members.hpp>
+#include <migrate/cluster/options.hpp>
+#include <migrate/cluster/sleepers.hpp>
+#include <migrate/file/post_office.hpp>
+#include <migrate/home/family.hpp>
+#include <migrate/home/office.hpp>
+#include <migrate/memory/dirty_pages.hpp>
+#include <migrate/memory/operators.hpp>
+#include <migrate/memory/region_space.hpp>
+#include <migrate/nodes.hpp>
+#include <migrate/rpc/peers.hpp>
+#include <migrate/store/store.hpp>
+#include <migrate/task.hpp>
+#include <migrate/task/faults.hpp>
+#include <migrate/transfer/carriers.hpp>
+#include <migrate/transfer/engine.hpp>
+#include <migrate/transfer/moving.hpp>
+
+namespace migrate {
+
+namespace detail {
+struct node_calls;
+}
+
+class node final : private peer_listener {
+public:
+  explicit node(node_options options);
+  // Makes this process a node: founds a cluster, or joins one. One node for each process, made first thing
+  // in main and destroyed by the thread that made it: the program is restarted once, before the first
+  // thread, with address randomisation off. Throws migrate::error when the addresses, the store or the
+  // cluster are not to be had; the message of errc::not_compatible names the first difference.
+
+  ~node();
+  // On the cluster's first node: stops the others that were started here, and waits for them. Tasks that
+  // are still here end without running their destructors.
+
+  node(const node&) = delete;
+  node& operator=(const node&) = delete;
+
+  node_id id() const noexcept { return id_; }
+  bool first() const noexcept { return id_ == detail::family::registrar; }
+  std::string address() const { return network_->address(); }
+
+  template <class F, class... A> auto run(F&& function, A&&... arguments) {
+    return spawn(spawn_options{.name = "main"}, std::forward<F>(function), std::forward<A>(arguments)...).join();
+  }
+  // Runs the function as a task and blocks the calling thread until it has ended. Returns its value or
+  // throws its exception.
+
+  void serve();
+  // Blocks until the cluster's first node stops this one, or is lost.
+
+  move_statistics statistics();
+  // Of all nodes of the cluster that answer. Not from a task.
+
+  std::vector<int> started_processes() { return children_->process_ids(); }
+  // Of the nodes that this one started, for tests that end them.
+
+private:
+  static id128 random_id();
+  static id128 boot_id();
+  void open_store();
+  void join_cluster();
+  void start_siblings();
+  void say(const std::string& line) const;
+  void set_tables();
+  void stop_cluster();
+  void announce(node_id node, bool left);
+  template <class Fill> static void send_on(connection& to, Fill&& fill);
+  void on_enter(connection& from);
+  void on_welcome(protocol::Welcome::Reader message);
+  void on_grant(node_id asker, protocol::GrantRequest::Reader message);
+  void on_members(capnp::List<protocol::Member>::Reader list);
+  void report_end(detail::resident& task);
+
+  void on_connected(node_id node, const peer_info& info) override;
+  void on_message(connection& from, node_id node, protocol::Message::Reader message,
+                  kj::ArrayPtr<const kj::byte> attachment) override;
+  void on_disconnected(node_id node, const error& reason, bool process_is_gone) override;
+  void on_unreachable(node_id node, const error& reason, std::size_t dropped) override;
+  void on_refused(const std::string& peer, const error& reason) override;
+
+  node_options options_;
+  node_id id_ = no_node;
+  id128 cluster_;
+  bool own_store_ = false;
+  std::optional<store> images_;
+  detail::departed_regions departed_;
+  std::optional<detail::region_space> space_;
+  std::optional<detail::page_scanner> scanner_;
+  std::optional<detail::fault_guard> faults_;
+  event_loop loop_;
+  std::optional<peers> network_;
+  detail::call_table calls_;
+  std::optional<detail::home_office> home_;
+  std::optional<detail::post_office> post_;
+  detail::carrier_table carriers_;
+  std::optional<detail::transfer_engine> engine_;
+  std::optional<detail::sleepers> sleepers_;
+  std::optional<detail::child_nodes> children_;
+  std::optional<detail::scheduler> scheduler_;
+  detail::members members_;
+  detail::ledger ledger_; // on the first node
+
+  std::mutex state_lock_;
+  std::condition_variable state_changed_;
+  bool joined_ = false;
+  bool stopped_ = false;
+  std::optional<error> join_failure_;
+
+  friend struct detail::node_calls;
+};
+
+template <class F> int run(int argc, char** argv, F&& main_task) {
+  // What main calls when the program is nothing but tasks.
+  try {
+    node here(node_options::from(argc, argv));
+    if (!here.first()) {
+      here.serve();
+      return 0;
+    }
+    if constexpr (std::is_void_v<std::invoke_result_t<std::decay_t<F>>>) {
+      here.run(std::forward<F>(main_task));
+      return 0;
+    } else {
+      return here.run(std::forward<F>(main_task));
+    }
+  } catch (const std::exception& problem) {
+    std::fprintf(stderr, "migrate: %s\n", problem.what());
+    return 1;
+  }
+}
+// Runs main_task() as a task on the cluster's first node, with the other nodes that --migrate-nodes asks
+// for, and returns what it returns (0 for void), or 1 after an exception, whose message goes to standard
+// error. On the other nodes it serves until the first one ends. The process's exit status.
+
+} // namespace migrate
+
+#include <migrate/cluster/node_impl.hpp>

@@ -1,0 +1,260 @@
+@0xf3062755638cc099;
+# What nodes say to each other. Every message is one way: a sender that wants an answer puts a number
+# into its message and finds it again in the answer's. Frames (see frame.hpp) carry the messages, with
+# raw bytes such as pages attached beside them. Pings and closing are the frames' own affair.
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("migrate::protocol");
+
+struct Id128 {
+  high @0 :UInt64;
+  low @1 :UInt64;
+}
+
+struct Object {
+  # An executable or library as it is loaded in a process.
+  name @0 :Text;
+  address @1 :UInt64;
+  build @2 :Data;
+}
+
+struct RegionClass {
+  first @0 :UInt64;
+  sizeBits @1 :UInt32;
+  regions @2 :UInt32;
+  grant @3 :UInt32;
+}
+
+struct Identity {
+  # What two nodes must have in common before a task can move between them.
+  protocolVersion @0 :UInt32;
+  cluster @1 :Id128;
+  # Zero: not known yet, as in a node that asks to join.
+  store @2 :Id128;
+  pageSize @3 :UInt64;
+  planBase @4 :UInt64;
+  planSize @5 :UInt64;
+  classes @6 :List(RegionClass);
+  objects @7 :List(Object);
+  # The executable first, then its libraries in the order of loading.
+  architecture @8 :Text;
+  cpuCompiled @9 :List(Text);
+  # Features that the compiler was told it may use.
+  cpuActive @10 :List(Text);
+  # Features that the processor offers, as the C library sees them.
+}
+
+struct Hello {
+  # The first message in each direction.
+  node @0 :UInt16;
+  # Zero asks to join.
+  incarnation @1 :UInt64;
+  # Drawn at random when a process starts.
+  address @2 :Text;
+  # Where this node listens.
+  identity @3 :Identity;
+  expectedNode @4 :UInt16;
+  # The node that the caller believes it called; zero is any.
+}
+
+struct Refusal {
+  code @0 :UInt32;
+  # A value of migrate::errc.
+  text @1 :Text;
+}
+
+struct Message {
+  union {
+    hello @0 :Hello;
+    refused @1 :Refusal;
+    test @2 :Data;
+    # Ignored by nodes; tests and benchmarks carry bytes in it.
+
+    answer @3 :Answer;
+
+    # Cluster.
+    welcome @4 :Welcome;
+    members @5 :List(Member);
+    grant @6 :GrantRequest;
+    stop @7 :Void;
+    # The cluster's first node ends it: finish and exit.
+    statistics @8 :Call;
+
+    # Home.
+    child @9 :Child;
+    join @10 :Join;
+    release @11 :UInt64;
+    # Task: its outcome is not wanted any more.
+    locate @12 :TaskCall;
+    ended @13 :Ended;
+    # Attachment: the outcome's bytes.
+    endedSeen @14 :UInt64;
+    # Task: home has recorded its end.
+    claim @15 :Claim;
+
+    # Transfer.
+    move @16 :Move;
+    offer @17 :Offer;
+    # Attachment: the carriers' bundle, then the pages.
+    refusal @18 :OfferRefusal;
+    taken @19 :TaskEpoch;
+    # From the target to the source: the task runs here now.
+    stillHeld @20 :TaskEpoch;
+    # From home to the source of a move whose target has died: was it ever taken?
+    notHeld @21 :TaskEpoch;
+
+    # Mail.
+    mail @22 :Mail;
+    # Attachment: the value's bytes.
+    mailSeen @23 :MailSeen;
+    mailAgain @24 :MailRoute;
+    # The receiver can take mail of this sender again.
+
+    enter @25 :Void;
+    # From a process without a number: it wants to be a node of the cluster.
+  }
+}
+
+struct Call {
+  call @0 :UInt64;
+}
+
+struct TaskCall {
+  call @0 :UInt64;
+  task @1 :UInt64;
+}
+
+struct Answer {
+  # To whatever request had this number.
+  call @0 :UInt64;
+  code @1 :Int32;
+  # Zero, or a value of migrate::errc.
+  what @2 :Text;
+  first @3 :UInt64;
+  second @4 :UInt64;
+  # Attachment: what the request asks for.
+}
+
+struct Range {
+  kind @0 :UInt8;
+  first @1 :UInt32;
+  count @2 :UInt32;
+}
+
+struct Member {
+  node @0 :UInt16;
+  address @1 :Text;
+  left @2 :Bool;
+}
+
+struct Welcome {
+  node @0 :UInt16;
+  cluster @1 :Id128;
+  members @2 :List(Member);
+  ranges @3 :List(Range);
+}
+
+struct GrantRequest {
+  call @0 :UInt64;
+  kind @1 :UInt8;
+}
+
+struct Child {
+  call @0 :UInt64;
+  parent @1 :UInt64;
+  kind @2 :UInt8;
+}
+
+struct Join {
+  call @0 :UInt64;
+  task @1 :UInt64;
+  take @2 :Bool;
+  # False: only wait for the end.
+}
+
+struct Ended {
+  task @0 :UInt64;
+  epoch @1 :UInt64;
+  kind @2 :UInt8;
+}
+
+struct Claim {
+  call @0 :UInt64;
+  task @1 :UInt64;
+  epoch @2 :UInt64;
+  # The one to be followed by epoch + 1.
+  source @3 :UInt16;
+}
+
+struct Move {
+  call @0 :UInt64;
+  task @1 :UInt64;
+  target @2 :UInt16;
+}
+
+struct Pages {
+  address @0 :UInt64;
+  count @1 :UInt32;
+}
+
+struct Offer {
+  task @0 :UInt64;
+  epoch @1 :UInt64;
+  region @2 :UInt32;
+  control @3 :UInt64;
+  # Address of the control block.
+  clock @4 :Int64;
+  # The task's clock when it was frozen, nanoseconds.
+  boot @5 :Id128;
+  # The machine whose steady clock it is.
+  manifest @6 :Data;
+  # The image to resume from; empty: none.
+  pages @7 :List(Pages);
+  # What is newer than the image, and follows the bundle.
+  bundle @8 :UInt32;
+  # Length of the carriers' bundle in bytes.
+}
+
+struct OfferRefusal {
+  task @0 :UInt64;
+  epoch @1 :UInt64;
+  code @2 :Int32;
+  what @3 :Text;
+}
+
+struct TaskEpoch {
+  task @0 :UInt64;
+  epoch @1 :UInt64;
+}
+
+struct MailRoute {
+  from @0 :UInt64;
+  to @1 :UInt64;
+}
+
+struct Mail {
+  from @0 :UInt64;
+  to @1 :UInt64;
+  sequence @2 :UInt64;
+  key @3 :UInt64;
+}
+
+enum MailStatus {
+  accepted @0;
+  notHere @1;
+  held @2;
+  # The receiver is being moved: mailAgain follows.
+  full @3;
+  # mailAgain follows.
+  outOfOrder @4;
+  # `sequence` is the one expected.
+}
+
+struct MailSeen {
+  from @0 :UInt64;
+  to @1 :UInt64;
+  sequence @2 :UInt64;
+  status @3 :MailStatus;
+  place @4 :UInt16;
+  # With notHere, from the receiver's home: where it is; zero: it has ended.
+}

@@ -1,0 +1,113 @@
+// A context: what a suspended task, or a worker's own loop, needs to go on.
+#pragma once
+
+#include <cerrno>
+#include <clocale>
+#include <cstddef>
+#include <cstdint>
+#include <locale.h>
+#include <utility>
+
+#include <boost/context/fiber.hpp>
+#include <boost/context/preallocated.hpp>
+
+#include <migrate/memory/current_heap.hpp>
+#include <migrate/task/processor.hpp>
+
+#if defined(BOOST_USE_UCONTEXT)
+#error "migrate: Boost.Context must use its fcontext implementation; undefine BOOST_USE_UCONTEXT"
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
+#define MIGRATE_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MIGRATE_ASAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define MIGRATE_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MIGRATE_TSAN 1
+#endif
+#endif
+// For functions that replace the stack protector's canary: a check of their own would fail.
+#define MIGRATE_CHANGES_THREAD_WORDS __attribute__((noinline, no_stack_protector))
+
+#ifdef MIGRATE_ASAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef MIGRATE_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+// The Itanium C++ ABI's exception state of a thread (section 2.2.2), as libsupc++ lays it out.
+namespace __cxxabiv1 {
+struct __cxa_eh_globals;
+extern "C" __cxa_eh_globals* __cxa_get_globals() noexcept;
+} // namespace __cxxabiv1
+
+namespace migrate::detail {
+
+struct exception_state {
+  void* caught = nullptr;     // the innermost exception being handled
+  unsigned int uncaught = 0;  // exceptions being thrown
+};
+
+struct thread_state {
+  // Where the calling thread keeps what a context carries. Addresses of thread-locals differ between
+  // threads and processes, so they are looked up once for each worker and never kept in a task.
+  exception_state* exceptions;
+  int* error;
+  region_heap** heap;
+
+  [[gnu::noinline]] static thread_state of_this_thread() noexcept {
+    return {reinterpret_cast<exception_state*>(__cxxabiv1::__cxa_get_globals()), &errno, &current_heap_slot};
+  }
+};
+
+struct context {
+  boost::context::fiber fiber;
+  exception_state exceptions;
+  region_heap* heap = nullptr;
+  char* stack_pointer = nullptr; // at the switch away; what lies below is dead
+  locale_t locale = LC_GLOBAL_LOCALE;
+  std::uintptr_t stack_canary = processor::stack_canary();
+  std::uintptr_t pointer_guard = processor::pointer_guard();
+  int error = 0;
+#ifdef MIGRATE_ASAN
+  void* fake_stack = nullptr;
+  const void* stack_bottom = nullptr;
+  std::size_t stack_bytes = 0;
+#endif
+#ifdef MIGRATE_TSAN
+  void* sanitizer_fiber = nullptr;
+#endif
+
+  [[gnu::always_inline]] void save(const thread_state& thread) noexcept {
+    stack_pointer = processor::stack_pointer();
+    exceptions = *thread.exceptions;
+    error = *thread.error;
+    locale = ::uselocale(nullptr);
+  }
+
+  [[gnu::always_inline]] void load(const thread_state& thread, locale_t installed) const noexcept {
+    *thread.exceptions = exceptions;
+    *thread.heap = heap;
+    if (locale != installed) ::uselocale(locale);
+    processor::set_stack_canary(stack_canary);
+    processor::set_pointer_guard(pointer_guard);
+    *thread.error = error; // last: what stands above may change it
+  }
+};
+// Boost saves the registers and floating-point control words; the rest lives in the thread and would
+// be another task's, or another process's, after a switch. An exception in flight, a protected
+// frame, a jmp_buf and errno survive a move because of these.
+
+struct no_stack_allocator {
+  void deallocate(boost::context::stack_context&) noexcept {}
+};
+// A task's stack belongs to its region and ends with it.
+
+} // namespace migrate::detail

@@ -1,0 +1,61 @@
+// A task's control block: the part of the task that the library owns and that moves with it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <migrate/id.hpp>
+#include <migrate/memory/address_plan.hpp>
+#include <migrate/memory/heap.hpp>
+#include <migrate/task/context.hpp>
+
+namespace migrate::detail {
+
+enum class outcome_kind : std::uint8_t { none, value, exception, lost };
+
+struct control_block {
+  control_block(task_id task, region_number where, std::size_t stack, char* heap_begin, std::size_t heap_size,
+                bool zeroed) noexcept;
+
+  context suspended;
+  task_id id;
+  task_id parent;
+  region_number region;
+  std::size_t stack_bytes; // guard page included
+  char name[24] = {};
+
+  void (*body)(control_block&) = nullptr; // runs the task's function and stores its outcome
+  void* closure = nullptr;                // in the heap
+
+  outcome_kind outcome = outcome_kind::none;
+  std::byte* outcome_bytes = nullptr; // in the heap
+  std::size_t outcome_size = 0;
+
+  std::uint64_t library_calls = 0; // counted under torture only
+  std::uint64_t moves = 0;
+  std::int64_t clock_offset = 0; // nanoseconds from this machine's steady clock to the task's
+  std::uint32_t mailbox_capacity = 0; // of lanes made by a message that came first; 0: the default
+
+  region_heap heap;
+
+  char* stack_limit() const noexcept { return region.base() + page_size; }
+  char* stack_top() const noexcept { return region.base() + stack_bytes; }
+};
+// Lies at the top of its stack, whose first page it shares, so an idle task has one page for both:
+//
+//   base            +4 KiB                                   +stack_bytes      +size
+//   | guard page    | stack, growing down | control block    | heap ...        |
+
+inline std::size_t control_block_bytes() noexcept { return (sizeof(control_block) + 63) / 64 * 64; }
+
+inline control_block* control_block_at(region_number region, std::size_t stack_bytes) noexcept {
+  return reinterpret_cast<control_block*>(region.base() + stack_bytes - control_block_bytes());
+}
+
+inline control_block::control_block(task_id task, region_number where, std::size_t stack, char* heap_begin,
+                                    std::size_t heap_size, bool zeroed) noexcept
+    : id(task), region(where), stack_bytes(stack), heap(heap_begin, heap_size, zeroed ? heap_begin : nullptr) {
+  suspended.heap = &heap;
+}
+
+} // namespace migrate::detail

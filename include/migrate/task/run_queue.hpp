@@ -1,0 +1,140 @@
+// A worker's queue of runnable tasks: first in, first out, stolen from by idle workers.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <migrate/task/resident.hpp>
+#include <migrate/task/spin_lock.hpp>
+
+namespace migrate::detail {
+
+class asymmetric_barrier {
+public:
+  // A store-load barrier that costs its frequent side nothing: the rare side interrupts the others
+  // (membarrier(2)). Where the kernel has none, both sides pay for a full fence.
+
+  static bool prepare() noexcept {
+    cheap_ = ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+    return cheap_;
+  }
+  [[gnu::always_inline]] static void frequent() noexcept {
+    if (cheap_) [[likely]]
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+    else
+      std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+  static void rare() noexcept {
+    if (!cheap_ || ::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0)
+      std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+
+private:
+  static inline bool cheap_ = false;
+};
+
+class run_queue {
+public:
+  // The owner's push and pop take no locked instruction: a thief announces itself and then waits until
+  // the owner is seen outside.
+
+  void push(resident* task) noexcept {
+    enter();
+    task->next = nullptr;
+    if (head_ == nullptr)
+      head_ = task;
+    else
+      tail_->next = task;
+    tail_ = task;
+    ++size_;
+    leave();
+  }
+
+  resident* pop() noexcept {
+    if (size_ == 0) return nullptr; // the owner's own hint: only thieves make it too large
+    enter();
+    resident* task = head_;
+    if (task != nullptr) {
+      head_ = task->next;
+      --size_;
+    }
+    leave();
+    return task;
+  }
+
+  std::size_t size() const noexcept { return size_; }
+  // Exact for the owner; a hint for others.
+
+  resident* steal(run_queue& into) noexcept;
+  // Takes the older half: returns its first task and puts the others into the caller's own queue.
+
+private:
+  void enter() noexcept {
+#ifdef MIGRATE_TSAN
+    guard_.lock();
+#else
+    for (;;) {
+      owner_inside_.store(true, std::memory_order_relaxed);
+      asymmetric_barrier::frequent();
+      if (!thief_.load(std::memory_order_acquire)) [[likely]]
+        return;
+      owner_inside_.store(false, std::memory_order_release);
+      while (thief_.load(std::memory_order_acquire)) ::sched_yield();
+    }
+#endif
+  }
+  void leave() noexcept {
+#ifdef MIGRATE_TSAN
+    guard_.unlock();
+#else
+    owner_inside_.store(false, std::memory_order_release);
+#endif
+  }
+
+  resident* head_ = nullptr;
+  resident* tail_ = nullptr;
+  std::size_t size_ = 0;
+  std::atomic<bool> owner_inside_{false};
+  alignas(64) std::atomic<bool> thief_{false};
+  spin_lock guard_; // one thief at a time
+};
+
+inline resident* run_queue::steal(run_queue& into) noexcept {
+#ifdef MIGRATE_TSAN
+  guard_.lock();
+#else
+  if (static_cast<volatile const std::size_t&>(size_) == 0) return nullptr;
+  if (!guard_.try_lock()) return nullptr;
+  thief_.store(true, std::memory_order_relaxed);
+  asymmetric_barrier::rare();
+  while (owner_inside_.load(std::memory_order_acquire)) processor::pause();
+#endif
+  resident* first = head_;
+  resident* rest = nullptr;
+  std::size_t count = 0;
+  if (first != nullptr) {
+    std::size_t half = (size_ + 1) / 2;
+    resident* last = first;
+    for (count = 1; count < half; ++count) last = last->next;
+    head_ = last->next;
+    size_ -= count;
+    rest = first == last ? nullptr : first->next;
+    last->next = nullptr;
+  }
+#ifndef MIGRATE_TSAN
+  thief_.store(false, std::memory_order_release);
+#endif
+  guard_.unlock();
+  while (rest != nullptr) {
+    resident* task = rest;
+    rest = rest->next;
+    into.push(task);
+  }
+  return first;
+}
+
+} // namespace migrate::detail

@@ -1,0 +1,467 @@
+// Workers, and how tasks get on and off them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <migrate/error.hpp>
+#include <migrate/memory/current_heap.hpp>
+#include <migrate/task/context.hpp>
+#include <migrate/task/control_block.hpp>
+#include <migrate/task/resident.hpp>
+#include <migrate/task/run_queue.hpp>
+
+namespace migrate::detail {
+
+class scheduler;
+
+enum class leaving : std::uint8_t {
+  nothing, // the context that was left is a worker's loop
+  requeue, // a task that yielded
+  park,    // a task that waits
+  serve,   // a task at a safe point that something is wanted of
+  finish,  // a task that ran its last instruction
+};
+
+struct worker {
+  resident* current = nullptr; // the task on this worker; null in the worker's own loop
+  context* left = nullptr;     // whose context the next arrival stores
+  resident* left_task = nullptr;
+  leaving why = leaving::nothing;
+  std::uint32_t ticks = 0;
+  thread_state thread{};
+  context loop;
+  run_queue queue;
+  scheduler* owner = nullptr;
+  resident* handed = nullptr; // popped by a task for the loop to look at
+  alignas(64) std::atomic<std::uint32_t> signal{0}; // futex: 1 wakes the sleeper
+  bool idle = false;                                // guarded by the scheduler's idle lock
+  std::thread os_thread;
+
+  static constexpr std::size_t rescue_bytes = 64 * 1024;
+  std::unique_ptr<std::byte[]> signal_stack; // for the handler of faults
+  std::unique_ptr<std::byte[]> rescue_stack; // for leaving a task whose stack is used up
+  errc fault = errc::ok;                     // why the running task must end
+  char fault_text[512] = {};
+};
+
+inline constinit thread_local worker* this_worker_of_thread = nullptr;
+
+[[gnu::noinline]] inline worker* this_worker() noexcept {
+  asm volatile("" : : : "memory"); // not pure: a caller may be on another thread after a switch
+  return this_worker_of_thread;
+}
+
+inline resident* current_task() noexcept {
+  worker* here = this_worker();
+  return here == nullptr ? nullptr : here->current;
+}
+// The running task, or null on a thread that is no worker.
+
+inline constinit std::atomic<std::uint32_t> attention{0};
+// How many reasons there are, in this process, for a safe point to look closer: tasks something is
+// wanted of, and torture mode.
+
+class scheduler {
+public:
+  struct hooks {
+    void* owner = nullptr;
+    void (*serve)(void* owner, resident& task) noexcept = nullptr;
+    // On a worker's loop, with the task frozen: does what its `wants` ask. Whoever holds the task when it
+    // is done calls thaw() or retires it.
+    void (*finished)(void* owner, resident& task) noexcept = nullptr;
+    // On a worker's loop, after the task's last instruction.
+    void (*faulted)(void* owner, resident& task, errc why, const char* text) noexcept = nullptr;
+    // The same for a task that was ended by a fault.
+  };
+
+  explicit scheduler(hooks calls) : hooks_(calls) {}
+  ~scheduler() { stop(); }
+  scheduler(const scheduler&) = delete;
+  scheduler& operator=(const scheduler&) = delete;
+
+  void start(unsigned workers);
+  void stop() noexcept;
+  // Returns when every worker has left its loop; tasks that still exist stay suspended for ever.
+
+  void start_task(resident& task) noexcept {
+    task.state.store(run_state::ready, std::memory_order_relaxed);
+    enqueue(task);
+  }
+  // A task that never ran, or came from another node.
+
+  void thaw(resident& task) noexcept { start_task(task); }
+  // A frozen task goes on.
+
+  void serve_later(resident& task) noexcept {
+    task.wants.fetch_or(want_move);
+    enqueue(task);
+  }
+  // Has a worker serve a task that is frozen and stays so.
+
+  void wake(resident& task) noexcept;
+  // Ends the task's park, or its next one. Any thread; a wake for nothing does no harm.
+
+  void ask(resident& task, want what) noexcept;
+  // Has the task served at its next safe point, at once when it waits or is queued. Any thread.
+
+  static void answered(resident& task, want what) noexcept;
+  // Takes back what was asked.
+
+  // From a task only:
+  void yield(worker& here) noexcept;
+  void park(worker& here) noexcept;
+  // Returns after a wake(), after a move, or for nothing.
+  void serve_me(worker& here) noexcept;
+  [[noreturn]] void abandon(worker& here) noexcept;
+  // Leaves the running task's stack for good, as if it had run its last instruction.
+  boost::context::fiber leave_finished(worker& here) noexcept;
+  // The context to go on with from the end of a task's entry function.
+
+  static void arrive(boost::context::fiber&& last) noexcept;
+  // The first thing that every context does after a switch to it.
+
+  std::size_t worker_count() const noexcept { return workers_.size(); }
+
+private:
+  void enqueue(resident& task) noexcept;
+  void run(worker& here) noexcept;
+  resident* next(worker& here) noexcept;
+  resident* take_injected() noexcept;
+  resident* steal(worker& here) noexcept;
+  bool anything_queued() const noexcept;
+  void idle(worker& here) noexcept;
+  void wake_one() noexcept;
+  static void switch_to(worker& here, context& from, context& to) noexcept;
+  void leave(worker& here, leaving why) noexcept;
+
+  hooks hooks_;
+  std::vector<std::unique_ptr<worker>> workers_;
+  std::atomic<bool> stopping_{false};
+  alignas(64) spin_lock injected_lock_;
+  resident* injected_head_ = nullptr;
+  resident* injected_tail_ = nullptr;
+  std::atomic<std::size_t> injected_{0};
+  alignas(64) spin_lock idle_lock_;
+  std::vector<worker*> idle_; // the last to fall asleep wakes first
+  std::atomic<std::uint32_t> idle_count_{0};
+  std::atomic<bool> sentinel_{false};
+};
+
+inline constinit scheduler* this_scheduler = nullptr;
+// The process's scheduler while it has a node.
+
+// ---------------------------------------------------------------------------------------------------
+
+MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::switch_to(worker& here, context& from, context& to) noexcept {
+  from.save(here.thread);
+  here.left = &from;
+#ifdef MIGRATE_TSAN
+  from.sanitizer_fiber = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(to.sanitizer_fiber, 0);
+#endif
+#ifdef MIGRATE_ASAN
+  __sanitizer_start_switch_fiber(&from.fake_stack, to.stack_bottom, to.stack_bytes);
+#endif
+  to.load(here.thread, from.locale);
+  boost::context::fiber last = std::move(to.fiber).resume();
+#ifdef MIGRATE_ASAN
+  __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
+#endif
+  arrive(std::move(last));
+}
+
+MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrive(boost::context::fiber&& last) noexcept {
+  worker& here = *this_worker(); // not the worker that this context left
+  here.left->fiber = std::move(last);
+  switch (here.why) {
+  case leaving::nothing: break;
+  case leaving::requeue: {
+    here.left_task->state.store(run_state::ready, std::memory_order_relaxed);
+    here.queue.push(here.left_task);
+    break;
+  }
+  case leaving::park: {
+    resident& task = *here.left_task;
+    auto expected = run_state::running;
+    if (!task.state.compare_exchange_strong(expected, run_state::parked)) { // woken meanwhile
+      task.state.store(run_state::ready, std::memory_order_relaxed);
+      here.queue.push(&task);
+    }
+    break;
+  }
+  case leaving::serve: break; // the loop does it
+  case leaving::finish: here.loop.load(here.thread, ::uselocale(nullptr)); break;
+  }
+}
+
+inline void scheduler::leave(worker& here, leaving why) noexcept {
+  resident* task = here.current;
+  here.left_task = task;
+  here.why = why;
+  if (why == leaving::requeue || why == leaving::park) {
+    if ((++here.ticks & 63) != 0) {
+      if (resident* next = here.queue.pop()) {
+        if (next->wants.load(std::memory_order_relaxed) == 0) [[likely]] {
+          next->state.store(run_state::running, std::memory_order_relaxed);
+          here.current = next;
+          switch_to(here, task->control->suspended, next->control->suspended);
+          return;
+        }
+        here.handed = next;
+      }
+    }
+  }
+  here.current = nullptr;
+  switch_to(here, task->control->suspended, here.loop);
+}
+
+inline void scheduler::yield(worker& here) noexcept { leave(here, leaving::requeue); }
+
+inline void scheduler::park(worker& here) noexcept {
+  resident& task = *here.current;
+  if (task.state.load(std::memory_order_relaxed) == run_state::woken) {
+    task.state.store(run_state::running, std::memory_order_relaxed);
+    return;
+  }
+  leave(here, leaving::park);
+}
+
+inline void scheduler::serve_me(worker& here) noexcept { leave(here, leaving::serve); }
+
+inline boost::context::fiber scheduler::leave_finished(worker& here) noexcept {
+  here.left_task = here.current;
+  here.left = &here.current->control->suspended;
+  here.why = leaving::finish;
+  here.current = nullptr;
+#ifdef MIGRATE_TSAN
+  __tsan_switch_to_fiber(here.loop.sanitizer_fiber, 0);
+#endif
+#ifdef MIGRATE_ASAN
+  __sanitizer_start_switch_fiber(nullptr, here.loop.stack_bottom, here.loop.stack_bytes);
+#endif
+  return std::move(here.loop.fiber); // the frames below still return: the loop loads its own state
+}
+
+inline void scheduler::abandon(worker& here) noexcept {
+  boost::context::fiber loop = leave_finished(here);
+  std::move(loop).resume();
+  __builtin_unreachable();
+}
+
+inline void scheduler::wake(resident& task) noexcept {
+  auto state = task.state.load(std::memory_order_relaxed);
+  for (;;) {
+    switch (state) {
+    case run_state::parked:
+      if (task.state.compare_exchange_weak(state, run_state::ready)) {
+        enqueue(task);
+        return;
+      }
+      break;
+    case run_state::running:
+      if (task.state.compare_exchange_weak(state, run_state::woken)) return;
+      break;
+    default: {
+      // Nothing to do, but what the waker wrote before must be seen by whoever next changes the state.
+      if (task.state.compare_exchange_weak(state, state)) return;
+      break;
+    }
+    }
+  }
+}
+
+inline void scheduler::ask(resident& task, want what) noexcept {
+  if ((task.wants.fetch_or(what) & what) == 0) attention.fetch_add(1);
+  wake(task);
+}
+
+inline void scheduler::answered(resident& task, want what) noexcept {
+  if ((task.wants.fetch_and(static_cast<std::uint8_t>(~what)) & what) != 0) attention.fetch_sub(1);
+}
+
+inline void scheduler::enqueue(resident& task) noexcept {
+  worker* here = this_worker();
+  if (here != nullptr && here->owner == this) {
+    here->queue.push(&task);
+    if (here->queue.size() < 2) return; // this worker is about to take it, or the sentinel will
+    asymmetric_barrier::frequent();
+  } else {
+    held lock(injected_lock_);
+    task.next = nullptr;
+    if (injected_head_ == nullptr)
+      injected_head_ = &task;
+    else
+      injected_tail_->next = &task;
+    injected_tail_ = &task;
+    injected_.fetch_add(1);
+  }
+  if (idle_count_.load() > 0) wake_one();
+}
+
+inline resident* scheduler::take_injected() noexcept {
+  if (injected_.load(std::memory_order_relaxed) == 0) return nullptr;
+  held lock(injected_lock_);
+  resident* task = injected_head_;
+  if (task != nullptr) {
+    injected_head_ = task->next;
+    injected_.fetch_sub(1);
+  }
+  return task;
+}
+
+inline resident* scheduler::steal(worker& here) noexcept {
+  std::size_t count = workers_.size();
+  std::size_t first = ++here.ticks;
+  for (std::size_t i = 0; i < count; ++i) {
+    worker& victim = *workers_[(first + i) % count];
+    if (&victim == &here) continue;
+    if (resident* task = victim.queue.steal(here.queue)) return task;
+  }
+  return nullptr;
+}
+
+inline bool scheduler::anything_queued() const noexcept {
+  if (injected_.load() > 0) return true;
+  for (const auto& each : workers_)
+    if (each->queue.size() > 0) return true;
+  return false;
+}
+
+inline resident* scheduler::next(worker& here) noexcept {
+  if (resident* task = std::exchange(here.handed, nullptr)) return task;
+  if (resident* task = take_injected()) return task;
+  if (resident* task = here.queue.pop()) return task;
+  return steal(here);
+}
+
+inline void scheduler::run(worker& here) noexcept {
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    resident* task = next(here);
+    if (task == nullptr) {
+      idle(here);
+      continue;
+    }
+    if (task->wants.load(std::memory_order_relaxed) != 0 && task->pins.load(std::memory_order_relaxed) == 0) {
+      task->state.store(run_state::frozen);
+      hooks_.serve(hooks_.owner, *task);
+      continue;
+    }
+    task->state.store(run_state::running, std::memory_order_relaxed);
+    here.current = task;
+    here.why = leaving::nothing;
+    here.left_task = nullptr;
+    switch_to(here, here.loop, task->control->suspended);
+    if (here.why == leaving::finish && here.fault != errc::ok) {
+      hooks_.faulted(hooks_.owner, *here.left_task, std::exchange(here.fault, errc::ok), here.fault_text);
+    } else if (here.why == leaving::finish) {
+      hooks_.finished(hooks_.owner, *here.left_task);
+    } else if (here.why == leaving::serve) {
+      here.left_task->state.store(run_state::frozen);
+      hooks_.serve(hooks_.owner, *here.left_task);
+    }
+  }
+}
+
+inline void scheduler::idle(worker& here) noexcept {
+  // Sleepers announce themselves, then look once more. A push onto a worker's own queue wakes nobody
+  // while that worker seems about to take the task itself; for the case that it computes on, one
+  // sleeper (the sentinel) looks again after a while that doubles up to 2 ms.
+  bool sentinel = false;
+  long patience = 100'000; // nanoseconds
+  for (;;) {
+    {
+      held lock(idle_lock_);
+      here.signal.store(0);
+      here.idle = true;
+      idle_.push_back(&here);
+      idle_count_.store(static_cast<std::uint32_t>(idle_.size()));
+    }
+    asymmetric_barrier::rare();
+    if (!anything_queued() && !stopping_.load()) {
+      bool others_work = idle_count_.load() < workers_.size();
+      if (others_work && !sentinel) sentinel = !sentinel_.exchange(true);
+      if (!others_work && sentinel) {
+        sentinel = false;
+        sentinel_.store(false);
+      }
+      timespec limit{0, patience};
+      ::syscall(SYS_futex, &here.signal, FUTEX_WAIT_PRIVATE, 0, sentinel ? &limit : nullptr, nullptr, 0);
+      if (patience < 2'000'000) patience *= 2;
+    }
+    {
+      held lock(idle_lock_);
+      if (here.idle) std::erase(idle_, &here);
+      here.idle = false;
+      idle_count_.store(static_cast<std::uint32_t>(idle_.size()));
+    }
+    if (stopping_.load() || anything_queued()) break;
+  }
+  if (sentinel) sentinel_.store(false);
+}
+
+inline void scheduler::wake_one() noexcept {
+  worker* sleeper = nullptr;
+  {
+    held lock(idle_lock_);
+    if (idle_.empty()) return;
+    sleeper = idle_.back();
+    idle_.pop_back();
+    sleeper->idle = false;
+    idle_count_.store(static_cast<std::uint32_t>(idle_.size()));
+  }
+  sleeper->signal.store(1);
+  ::syscall(SYS_futex, &sleeper->signal, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+inline void scheduler::start(unsigned count) {
+  asymmetric_barrier::prepare();
+  idle_.reserve(count);
+  for (unsigned i = 0; i < count; ++i) {
+    workers_.push_back(std::make_unique<worker>());
+    workers_.back()->owner = this;
+  }
+  this_scheduler = this;
+  for (auto& each : workers_) {
+    worker* mine = each.get();
+    each->os_thread = std::thread([this, mine] {
+      this_worker_of_thread = mine;
+      mine->thread = thread_state::of_this_thread();
+      mine->signal_stack = std::make_unique<std::byte[]>(worker::rescue_bytes);
+      mine->rescue_stack = std::make_unique<std::byte[]>(worker::rescue_bytes);
+      stack_t signals{};
+      signals.ss_sp = mine->signal_stack.get();
+      signals.ss_size = worker::rescue_bytes;
+      ::sigaltstack(&signals, nullptr);
+      mine->loop.stack_canary = processor::stack_canary();
+      mine->loop.pointer_guard = processor::pointer_guard();
+#ifdef MIGRATE_TSAN
+      mine->loop.sanitizer_fiber = __tsan_get_current_fiber();
+#endif
+      run(*mine);
+    });
+  }
+}
+
+inline void scheduler::stop() noexcept {
+  if (workers_.empty()) return;
+  stopping_.store(true);
+  for (auto& each : workers_) {
+    each->signal.store(1);
+    ::syscall(SYS_futex, &each->signal, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+  }
+  for (auto& each : workers_) each->os_thread.join();
+  this_scheduler = nullptr;
+  workers_.clear();
+}
+
+} // namespace migrate::detail

@@ -1,0 +1,141 @@
+// What a task may ask and do about itself.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include <migrate/error.hpp>
+#include <migrate/id.hpp>
+#include <migrate/task/scheduler.hpp>
+#include <migrate/task/services.hpp>
+#include <migrate/task/wait.hpp>
+
+namespace migrate {
+
+namespace detail {
+
+struct torture_setting {
+  std::uint32_t period = 0; // every how many library calls a task moves; 0: never
+  std::uint64_t seed = 0;
+};
+inline constinit torture_setting torture;
+
+inline resident& self() {
+  resident* task = current_task();
+  if (task == nullptr) throw error(errc::not_in_task, "this_task: the calling thread runs no task");
+  // A stack must not run out inside the library, where locks are held.
+  if (processor::stack_pointer() < task->control->stack_limit() + 8 * 1024) [[unlikely]]
+    *static_cast<volatile char*>(task->control->region.base()) = 0;
+  return *task;
+}
+
+[[gnu::noinline]] inline void torture_step(resident& task) {
+  control_block& control = *task.control;
+  if (++control.library_calls % torture.period != 0) return;
+  std::uint64_t x = torture.seed ^ (task.id.bits() * 0x9e37'79b9'7f4a'7c15u) ^ control.library_calls;
+  x = (x ^ (x >> 30)) * 0xbf58'476d'1ce4'e5b9u; // splitmix64
+  x = (x ^ (x >> 27)) * 0x94d0'49bb'1331'11ebu;
+  node_id target = the_services->random_node(x ^ (x >> 31));
+  if (target != the_services->here()) static_cast<void>(the_services->move_me(target));
+}
+
+[[gnu::noinline]] inline void safe_point_slowly() {
+  worker* here = this_worker();
+  if (here == nullptr || here->current == nullptr) return;
+  resident& task = *here->current;
+  if (task.pins.load(std::memory_order_relaxed) != 0) return;
+  if (task.wants.load(std::memory_order_relaxed) != 0) {
+    this_scheduler->serve_me(*here);
+    return; // may be another node: nothing above is valid any more
+  }
+  if (torture.period != 0) torture_step(task);
+}
+
+[[gnu::always_inline]] inline void safe_point() {
+  if (attention.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    safe_point_slowly();
+}
+// Where a task can be frozen. Every call into the library passes one.
+
+} // namespace detail
+
+class pin_scope {
+public:
+  pin_scope() : task_(&detail::self()) { task_->pins.fetch_add(1, std::memory_order_relaxed); }
+  ~pin_scope() { task_->pins.fetch_sub(1, std::memory_order_relaxed); }
+  pin_scope(const pin_scope&) = delete;
+  pin_scope& operator=(const pin_scope&) = delete;
+
+private:
+  detail::resident* task_;
+};
+// While it lives the task stays on its node: a move asked of it waits until the next safe point after.
+
+namespace this_task {
+
+inline task_id id() { return detail::self().id; }
+inline node_id home() { return id().home(); }
+inline std::string name() { return detail::self().control->name; }
+
+inline node_id node() {
+  detail::self();
+  return detail::the_services->here();
+}
+// Where the task is now: the next safe point may change it.
+
+inline std::uint64_t moves() { return detail::self().control->moves; }
+// How often the task has moved so far.
+
+[[gnu::always_inline]] inline void poll() { detail::safe_point(); }
+// A safe point and nothing else, for long computations; about a nanosecond when nothing is asked.
+// Does nothing on a thread that runs no task.
+
+inline void yield() {
+  detail::safe_point();
+  detail::worker* here = detail::this_worker();
+  if (here == nullptr || here->current == nullptr) {
+    ::sched_yield();
+    return;
+  }
+  detail::this_scheduler->yield(*here);
+}
+// Lets the worker's other runnable tasks go first.
+
+template <class Clock, class Duration>
+void sleep_until(const std::chrono::time_point<Clock, Duration>& deadline) {
+  detail::self();
+  if constexpr (std::is_same_v<Clock, std::chrono::steady_clock>) {
+    do {
+      detail::safe_point();
+    } while (detail::park_until(std::chrono::time_point_cast<std::chrono::nanoseconds>(deadline)));
+  } else {
+    for (auto now = Clock::now(); now < deadline; now = Clock::now()) {
+      detail::safe_point();
+      detail::park_until(detail::task_now() +
+                         std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - now));
+    }
+  }
+}
+// The worker runs other tasks meanwhile. A sleep begun on one node ends on time on another.
+
+template <class Rep, class Period> void sleep_for(const std::chrono::duration<Rep, Period>& duration) {
+  sleep_until(detail::task_now() + std::chrono::duration_cast<std::chrono::nanoseconds>(duration));
+}
+
+inline void migrate_to(node_id target, std::error_code& code) {
+  detail::self();
+  code = detail::the_services->move_me(target).code;
+}
+
+inline void migrate_to(node_id target) {
+  detail::self();
+  detail::failure failed = detail::the_services->move_me(target);
+  if (failed.code) throw error(failed.code, failed.what);
+}
+// Returns on the target. When the move cannot be made the task goes on where it was, and the reason is
+// thrown as migrate::error, or stored in `code`. A move to the node it is on does nothing.
+
+} // namespace this_task
+} // namespace migrate

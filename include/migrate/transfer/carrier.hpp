@@ -1,0 +1,72 @@
+// Carriers: how each kind of a task's state gets from one node to another.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include <migrate/task/codec.hpp>
+#include <migrate/task/resident.hpp>
+#include <migrate/task/services.hpp>
+
+namespace migrate::detail {
+
+struct carrier {
+  const char* name;
+  std::uint16_t version; // of what encapsulate() writes; nodes of another version refuse the task
+  failure (*prepare)(resident& task);
+  // On the source, with the task frozen, before anything is changed: may refuse the move.
+  void (*encapsulate)(resident& task, byte_writer& out);
+  // On the source: writes the state, which must stay as it is until release().
+  void (*restore)(resident& task, byte_reader& in);
+  // On the target, with the task's memory in place and the task frozen. Throws when it cannot.
+  void (*release)(resident& task, bool moved) noexcept;
+  // moved: the state is of no more use on this node: the task runs elsewhere, or never came to run here.
+  // Otherwise the task goes on, or begins to run, here. Called at the end of every attempt, however far it came.
+};
+// Follows Sprite's table of migration modules (Douglis and Ousterhout 1991, section 4): the engine runs
+// the table and knows no module. A new kind of state adds an entry and its test.
+
+class carrier_table {
+public:
+  void add(const carrier& added) { entries_.at(count_++) = added; }
+  std::size_t size() const noexcept { return count_; }
+
+  failure prepare(resident& task) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (failure refused = entries_[i].prepare(task); refused.code) return refused;
+    return {};
+  }
+
+  void encapsulate(resident& task, byte_writer& out) const {
+    out.put(static_cast<std::uint32_t>(count_));
+    for (std::size_t i = 0; i < count_; ++i) {
+      out.put(entries_[i].version);
+      entries_[i].encapsulate(task, out);
+    }
+  }
+
+  void restore(resident& task, byte_reader& in) const {
+    if (in.get<std::uint32_t>() != count_)
+      throw error(errc::not_compatible, "the source has other carriers than this node");
+    for (std::size_t i = 0; i < count_; ++i) {
+      auto version = in.get<std::uint16_t>();
+      if (version != entries_[i].version)
+        throw error(errc::not_compatible, std::string("carrier '") + entries_[i].name + "' has version " +
+                                              std::to_string(version) + " on the source and " +
+                                              std::to_string(entries_[i].version) + " here");
+      entries_[i].restore(task, in);
+    }
+  }
+
+  void release(resident& task, bool moved) const noexcept {
+    for (std::size_t i = count_; i-- > 0;) entries_[i].release(task, moved);
+  }
+
+private:
+  std::array<carrier, 16> entries_{};
+  std::size_t count_ = 0;
+};
+
+} // namespace migrate::detail

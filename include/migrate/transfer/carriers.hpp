@@ -1,0 +1,22 @@
+// The kinds of state that travel beside a task's memory.
+#pragma once
+
+#include <migrate/file/post_office.hpp>
+#include <migrate/transfer/carrier.hpp>
+
+namespace migrate::detail {
+
+inline constexpr carrier mail_carrier{
+    "mail", 1,
+    [](resident&) { return failure{}; },
+    [](resident& task, byte_writer& out) { this_post->encapsulate(task, out); },
+    [](resident& task, byte_reader& in) { this_post->restore(task, in); },
+    [](resident& task, bool moved) noexcept {
+      if (moved)
+        this_post->forget(task);
+      else
+        this_post->go_on(task);
+    }};
+// What has come and was not read, what was sent and is not confirmed, and the counters of both.
+
+} // namespace migrate::detail

@@ -1,0 +1,820 @@
+// The transfer engine: freezes a task, offers it, and hands it over once home has granted the claim.
+#pragma once
+
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <migrate/home/office.hpp>
+#include <migrate/memory/dirty_pages.hpp>
+#include <migrate/rpc/send.hpp>
+#include <migrate/store/store.hpp>
+#include <migrate/task/scheduler.hpp>
+#include <migrate/transfer/carrier.hpp>
+#include <migrate/task/departed.hpp>
+#include <migrate/transfer/fault_point.hpp>
+#include <migrate/transfer/memory.hpp>
+#include <migrate/transfer/move_order.hpp>
+#include <migrate/transfer/statistics.hpp>
+
+namespace migrate::detail {
+
+class transfer_engine {
+  // The way of one task from source to target, with home as the arbiter:
+  //
+  //   source                         target                          home
+  //   freeze, flush, offer --------> lay out, claim ---------------> epoch + 1 if it is still epoch
+  //                                  <------------------------------ granted
+  //   vacate <------------- taken -- run
+  //
+  // A source that loses its target claims the task back at home in the same way; whichever claim comes
+  // first decides. A target that is refused drops what it laid out. When the target dies between the
+  // grant and `taken`, home asks the source, which still has the task frozen, and grants it again there.
+
+public:
+  struct parts {
+    home_office& home;
+    peers& network;
+    call_table& calls;
+    region_space& space;
+    page_scanner& scanner;
+    store* images;
+    const carrier_table& carriers;
+    departed_regions& departed;
+    id128 boot;
+    std::size_t most_inline; // bytes of dirty pages that travel inside the offer
+  };
+
+  explicit transfer_engine(parts with) : with_(with) {}
+
+  void order(resident& task, node_id target, move_asker asker, failure& refused);
+  // Has the task moved at its next safe point. `refused` says why not, if at once.
+
+  void serve(resident& task) noexcept;
+  // On a worker's loop, with the task frozen.
+
+  void ended(resident& task) noexcept;
+  // The task has run its last instruction here.
+
+  void on_move(node_id asker, protocol::Move::Reader message);
+  void on_offer(node_id source, protocol::Offer::Reader message, kj::ArrayPtr<const kj::byte> attachment);
+  void on_claim(node_id claimant, protocol::Claim::Reader message);
+  void on_claim_answer(task_id task, const answer& verdict);
+  void on_refusal(node_id target, protocol::OfferRefusal::Reader message);
+  void on_taken(node_id target, protocol::TaskEpoch::Reader message);
+  void on_still_held(node_id home, protocol::TaskEpoch::Reader message);
+  void on_not_held(node_id source, protocol::TaskEpoch::Reader message);
+  void on_node_lost(node_id node, bool process_is_gone, const std::string& why);
+  void on_node_back(node_id node);
+  // On the I/O thread.
+
+  static constexpr std::uint64_t claim_mark = std::uint64_t{1} << 63;
+  // Call numbers with this bit are claims: the rest is the task. Node numbers are below 32,768.
+
+  move_recorder& recorder() noexcept { return recorder_; }
+
+private:
+  void depart(resident& task);
+  void vacate(resident& task);
+  void lay_out(resident& task);
+  void give_up(resident& task, failure why) noexcept;
+  void answer_asker(const move_asker& asker, const failure& how) noexcept;
+  failure check_movable(resident& task) const;
+  void send_offer(resident& task, const memory_survey& memory, const byte_writer& bundle,
+                  const std::vector<std::byte>& manifest, bool with_pages);
+  void claim(task_id task, std::uint64_t epoch, node_id source);
+  void granted(resident& task);
+  void drop_arrival(resident& task) noexcept;
+  void refuse(node_id source, task_id task, std::uint64_t epoch, const failure& why);
+  void taken(resident& task);
+  void run_without_home(resident& task);
+  resident* departing(task_id task) noexcept;
+  image image_of(task_id task);
+
+  parts with_;
+  move_recorder recorder_;
+  spin_lock lock_;
+  std::unordered_map<task_id, image> images_;     // the newest image of tasks that are here
+  std::unordered_map<task_id, node_id> sources_;  // where foreign tasks that are here came from
+  std::unordered_map<task_id, resident*> moving_; // departures and arrivals under way
+  std::set<task_id> unsure_;                      // tasks whose home may believe them elsewhere
+  std::set<node_id> dead_;                        // on the I/O thread only
+};
+
+inline constinit transfer_engine* this_engine = nullptr;
+
+inline std::int64_t steady_nanoseconds() noexcept {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// --- asking ------------------------------------------------------------------------------------------
+
+inline void transfer_engine::order(resident& task, node_id target, move_asker asker, failure& refused) {
+  {
+    held guard(task.lock);
+    if (!task.id) {
+      refused = {make_error_code(errc::no_such_task), "the task has ended"};
+      return;
+    }
+    if (task.move != nullptr) {
+      refused = {make_error_code(errc::move_in_progress), "task " + to_string(task.id) + " is being moved to node " +
+                                                              to_string(task.move->target) + " already"};
+      return;
+    }
+    task.move = new move_order;
+    task.move->target = target;
+    task.move->asker = asker;
+  }
+  this_scheduler->ask(task, want_move);
+}
+
+inline void transfer_engine::answer_asker(const move_asker& asker, const failure& how) noexcept {
+  if (asker.node == no_node) return;
+  answer reply{static_cast<errc>(how.code.value()), how.what, 0, 0, {}};
+  if (how.code && how.code.category() != error_category()) reply.code = errc::move_refused;
+  if (asker.node == with_.home.here())
+    with_.calls.complete(asker.call, std::move(reply));
+  else
+    send_answer(with_.network, asker.node, asker.call, reply);
+}
+
+inline void transfer_engine::on_move(node_id asker, protocol::Move::Reader message) {
+  task_id id(message.getTask());
+  failure refused;
+  resident* task = with_.home.find_here(id);
+  if (task == nullptr) {
+    // `first`: not here; the asker looks for it again.
+    send_answer(with_.network, asker, message.getCall(), answer{errc::ok, "", 1, 0, {}});
+    return;
+  }
+  order(*task, node_id(message.getTarget()), {asker, message.getCall()}, refused);
+  if (refused.code) answer_asker({asker, message.getCall()}, refused);
+}
+
+// --- the source --------------------------------------------------------------------------------------
+
+inline void transfer_engine::serve(resident& task) noexcept {
+  move_phase phase;
+  {
+    held guard(task.lock);
+    if (task.move == nullptr) {
+      scheduler::answered(task, want_move);
+      this_scheduler->thaw(task);
+      return;
+    }
+    phase = task.move->phase;
+  }
+  try {
+    switch (phase) {
+    case move_phase::asked: depart(task); return;
+    case move_phase::vacating: vacate(task); return;
+    case move_phase::arriving: lay_out(task); return;
+    default: return;
+    }
+  } catch (const error& reason) {
+    give_up(task, {reason.code(), reason.what()});
+  } catch (const std::exception& reason) {
+    give_up(task, {make_error_code(errc::move_refused), reason.what()});
+  }
+}
+
+inline failure transfer_engine::check_movable(resident& task) const {
+  const context& suspended = task.control->suspended;
+  if (suspended.locale != LC_GLOBAL_LOCALE)
+    return {make_error_code(errc::not_movable),
+            "the task has set a locale of its own (uselocale), which belongs to this process"};
+  if (suspended.exceptions.uncaught != 0)
+    return {make_error_code(errc::not_movable), "an exception is being thrown through the task's frames"};
+  if (suspended.exceptions.caught != nullptr && !in_plan(suspended.exceptions.caught))
+    return {make_error_code(errc::not_movable),
+            "the task handles an exception whose object lies outside its region; include "
+            "migrate/malloc.hpp in one source file to have exceptions allocated in regions"};
+  return {};
+}
+
+inline image transfer_engine::image_of(task_id task) {
+  held guard(lock_);
+  auto found = images_.find(task);
+  return found == images_.end() ? image{} : found->second;
+}
+
+inline void transfer_engine::depart(resident& task) {
+  move_order& order = *task.move;
+  order.frozen_at = std::chrono::steady_clock::now();
+  order.epoch = task.epoch;
+  fault_point("source.frozen");
+  if (order.target == with_.home.here()) {
+    give_up(task, {});
+    return;
+  }
+  if (with_.network.address_of(order.target).empty()) {
+    give_up(task, {make_error_code(errc::no_such_node),
+                   "there is no node " + to_string(order.target) + " in this cluster"});
+    return;
+  }
+  failure refused = check_movable(task);
+  if (!refused.code) refused = with_.carriers.prepare(task);
+  if (refused.code) {
+    give_up(task, std::move(refused));
+    return;
+  }
+  byte_writer bundle;
+  with_.carriers.encapsulate(task, bundle);
+  memory_survey memory = survey_memory(*task.control, with_.scanner);
+  image base = image_of(task.id);
+  bool with_pages = memory.dirty_bytes <= with_.most_inline || with_.images == nullptr;
+  if (!with_pages) {
+    fault_point("source.flushing");
+    order.offered = with_.images->commit(task.id, task.control->region, base.valid() ? &base : nullptr,
+                                         memory.dirty, memory.live, {});
+    fault_point("source.flushed");
+  }
+  const image& from = with_pages ? base : order.offered;
+  std::vector<std::byte> manifest;
+  if (from.valid()) manifest = from.encode();
+  {
+    held guard(lock_);
+    moving_[task.id] = &task;
+  }
+  {
+    held guard(task.lock);
+    order.phase = move_phase::offered;
+    order.bytes = memory.dirty_bytes;
+  }
+  send_offer(task, memory, bundle, manifest, with_pages);
+  fault_point("source.offered");
+}
+
+inline void transfer_engine::send_offer(resident& task, const memory_survey& memory, const byte_writer& bundle,
+                                        const std::vector<std::byte>& manifest, bool with_pages) {
+  std::vector<iovec> attachment;
+  attachment.push_back({const_cast<std::byte*>(bundle.bytes().data()), bundle.bytes().size()});
+  if (with_pages)
+    for (const page_range& range : memory.dirty) attachment.push_back({range.address, range.bytes});
+  control_block& control = *task.control;
+  task_id id = task.id;
+  std::uint64_t epoch = task.epoch;
+  bool sent = send_message(
+      with_.network, task.move->target,
+      [&](protocol::Message::Builder message) {
+        auto offer = message.initOffer();
+        offer.setTask(id.bits());
+        offer.setEpoch(epoch);
+        offer.setRegion(control.region.bits());
+        offer.setControl(reinterpret_cast<std::uint64_t>(&control));
+        offer.setClock(steady_nanoseconds() + control.clock_offset);
+        offer.initBoot().setHigh(with_.boot.high);
+        offer.getBoot().setLow(with_.boot.low);
+        if (!manifest.empty())
+          offer.setManifest(kj::arrayPtr(reinterpret_cast<const kj::byte*>(manifest.data()), manifest.size()));
+        if (with_pages) {
+          auto pages = offer.initPages(static_cast<unsigned>(memory.dirty.size()));
+          for (unsigned i = 0; i < pages.size(); ++i) {
+            pages[i].setAddress(reinterpret_cast<std::uint64_t>(memory.dirty[i].address));
+            pages[i].setCount(static_cast<std::uint32_t>(memory.dirty[i].bytes / page_size));
+          }
+        }
+        offer.setBundle(static_cast<std::uint32_t>(bundle.bytes().size()));
+      },
+      attachment);
+  if (!sent) {
+    give_up(task, {make_error_code(errc::node_unreachable), "the offer cannot be sent"});
+  }
+}
+
+inline void transfer_engine::give_up(resident& task, failure why) noexcept {
+  // The task goes on on this node.
+  {
+    held guard(lock_);
+    moving_.erase(task.id);
+  }
+  move_order* order = nullptr;
+  bool asked_itself = false;
+  std::string complaint;
+  {
+    held guard(task.lock);
+    order = task.move;
+    asked_itself = order->asker.node == no_node && !order->spawning;
+    if (why.code) {
+      node_id target = order->target;
+      why.what = "moving task " + to_string(task.id) + " to node " + to_string(target) + ": " + why.what;
+      recorder_.failed();
+    }
+    if (order->spawning && why.code) complaint = why.what + "; it begins here";
+    order->why = why;
+    order->phase = move_phase::failed;
+    if (!asked_itself) task.move = nullptr;
+  }
+  if (order->offered.valid()) {
+    try {
+      with_.images->discard(order->offered);
+    } catch (const std::exception&) {
+      // What stays in the store is garbage that the task's next image replaces.
+    }
+  }
+  scheduler::answered(task, want_move);
+  if (!asked_itself) {
+    answer_asker(order->asker, why);
+    delete order;
+  }
+  if (!complaint.empty()) the_services->report(complaint.c_str());
+  this_scheduler->thaw(task);
+  with_.carriers.release(task, false);
+}
+
+inline resident* transfer_engine::departing(task_id task) noexcept {
+  held guard(lock_);
+  auto found = moving_.find(task);
+  if (found == moving_.end()) return nullptr;
+  return found->second->move != nullptr && found->second->move->phase == move_phase::offered ? found->second
+                                                                                             : nullptr;
+}
+
+inline void transfer_engine::on_refusal(node_id target, protocol::OfferRefusal::Reader message) {
+  resident* task = departing(task_id(message.getTask()));
+  if (task == nullptr || task->move->target != target || task->move->epoch != message.getEpoch()) return;
+  auto code = static_cast<errc>(message.getCode());
+  if (code == errc::home_unreachable) {
+    // The target had asked home and gave up its claim to us: home may have granted it.
+    ++task->epoch;
+    held guard(lock_);
+    unsure_.insert(task->id);
+  }
+  give_up(*task, {make_error_code(code), std::string(message.getWhat().cStr())});
+}
+
+inline void transfer_engine::on_taken(node_id target, protocol::TaskEpoch::Reader message) {
+  resident* task = departing(task_id(message.getTask()));
+  if (task == nullptr || task->move->target != target || task->move->epoch != message.getEpoch()) return;
+  fault_point("source.taken");
+  taken(*task);
+}
+
+inline void transfer_engine::taken(resident& task) {
+  auto freeze = std::chrono::steady_clock::now() - task.move->frozen_at;
+  recorder_.moved(static_cast<std::uint64_t>(
+                      std::chrono::duration_cast<std::chrono::nanoseconds>(freeze).count()),
+                  task.move->bytes);
+  {
+    held guard(lock_);
+    moving_.erase(task.id);
+  }
+  {
+    held guard(task.lock);
+    task.move->phase = move_phase::vacating;
+  }
+  this_scheduler->serve_later(task);
+}
+
+inline void transfer_engine::vacate(resident& task) {
+  task_id id = task.id;
+  region_number region = task.control->region;
+  move_order* order = task.move;
+  with_.carriers.release(task, true);
+  {
+    held guard(lock_);
+    images_.erase(id);
+    sources_.erase(id);
+    unsure_.erase(id);
+  }
+  if (task.open_call != 0) with_.calls.close(task.open_call);
+  with_.departed.note(region, id, task.control->name, order->target);
+  scheduler::answered(task, want_move);
+  with_.home.residents().retire(task, with_.home.records().find(id));
+  with_.space.close(region);
+  if (order->offered.valid()) {
+    try {
+      with_.images->collect(id, order->offered);
+    } catch (const std::exception&) {
+      // The next move's source collects again.
+    }
+  }
+  answer_asker(order->asker, order->why);
+  delete order;
+  fault_point("source.vacated");
+}
+
+inline void transfer_engine::ended(resident& task) noexcept {
+  bool had_image = false;
+  task_id id = task.id;
+  move_order* order = nullptr;
+  {
+    held guard(lock_);
+    had_image = images_.erase(id) > 0;
+    sources_.erase(id);
+    unsure_.erase(id);
+  }
+  {
+    held guard(task.lock);
+    order = std::exchange(task.move, nullptr);
+  }
+  scheduler::answered(task, want_move);
+  with_.carriers.release(task, true);
+  if (order != nullptr) {
+    answer_asker(order->asker, {make_error_code(errc::no_such_task), "task " + to_string(id) + " has ended"});
+    delete order;
+  }
+  if (had_image) {
+    try {
+      with_.images->remove(id);
+    } catch (const std::exception&) {
+      // `migrate-store remove` is left for what cannot be removed now.
+    }
+  }
+}
+
+// --- the target --------------------------------------------------------------------------------------
+
+inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader message,
+                                      kj::ArrayPtr<const kj::byte> attachment) {
+  task_id id(message.getTask());
+  std::uint64_t epoch = message.getEpoch();
+  fault_point("target.offered");
+  if (resident* there = with_.home.find_here(id)) {
+    bool ran = false;
+    {
+      held guard(there->lock);
+      ran = there->id == id && there->move == nullptr && there->epoch == epoch + 1;
+    }
+    if (ran) {
+      send_message(with_.network, source, [&](protocol::Message::Builder reply) {
+        auto taken = reply.initTaken();
+        taken.setTask(id.bits());
+        taken.setEpoch(epoch);
+      });
+    }
+    return; // the offer came twice, or late
+  }
+  auto incoming = std::make_unique<arrival>();
+  incoming->source = source;
+  incoming->region = region_number::from_bits(message.getRegion());
+  incoming->control = message.getControl();
+  incoming->clock = message.getClock();
+  incoming->boot = {message.getBoot().getHigh(), message.getBoot().getLow()};
+  auto manifest = message.getManifest();
+  incoming->manifest.assign(reinterpret_cast<const std::byte*>(manifest.begin()),
+                            reinterpret_cast<const std::byte*>(manifest.end()));
+  for (auto range : message.getPages())
+    incoming->pages.push_back({reinterpret_cast<char*>(range.getAddress()), std::size_t{range.getCount()} * page_size});
+  incoming->bundle = message.getBundle();
+  incoming->bytes.assign(reinterpret_cast<const std::byte*>(attachment.begin()),
+                         reinterpret_cast<const std::byte*>(attachment.end()));
+  bool small = incoming->manifest.empty();
+  resident& task = with_.home.residents().enter(id, epoch, nullptr, with_.home.records().find(id), run_state::frozen);
+  {
+    held guard(task.lock);
+    task.move = new move_order;
+    task.move->target = with_.home.here();
+    task.move->epoch = epoch;
+    task.move->phase = move_phase::arriving;
+    task.move->incoming = std::move(incoming);
+  }
+  {
+    held guard(lock_);
+    moving_[id] = &task;
+  }
+  if (small)
+    lay_out(task);
+  else
+    this_scheduler->serve_later(task);
+}
+
+inline void transfer_engine::lay_out(resident& task) {
+  // Any failure here is the source's to hear: the task goes on there.
+  arrival& from = *task.move->incoming;
+  task_id id = task.id;
+  std::uint64_t epoch = task.move->epoch;
+  bool opened = false;
+  try {
+    std::size_t pages = 0;
+    for (const page_range& range : from.pages) pages += range.bytes;
+    if (!from.region.valid() || from.bundle > from.bytes.size() || pages != from.bytes.size() - from.bundle)
+      throw error(errc::protocol, "the offer's lengths do not agree");
+    char* base = from.region.base();
+    std::size_t size = from.region.size();
+    auto inside = [&](const char* address, std::size_t bytes) {
+      return address >= base && bytes <= size && static_cast<std::size_t>(address - base) <= size - bytes;
+    };
+    if (!inside(reinterpret_cast<char*>(from.control), sizeof(control_block)) || from.control % 64 != 0)
+      throw error(errc::protocol, "the offer's control block lies outside its region");
+    if (!with_.home.open_region(from.region))
+      throw error(errc::region_exhausted, "the kernel refuses another mapping (vm.max_map_count?)");
+    opened = true;
+    image newest;
+    if (!from.manifest.empty()) {
+      if (with_.images == nullptr) throw error(errc::store_missing, "this node has no store to resume from");
+      newest = image::parse(from.manifest);
+      if (newest.task() != id || newest.region() != from.region)
+        throw error(errc::image_foreign, "the offer's image is of task " + to_string(newest.task()));
+      with_.images->resume_into(newest, base);
+    }
+    const std::byte* next = from.bytes.data() + from.bundle;
+    for (const page_range& range : from.pages) {
+      if (!inside(range.address, range.bytes) || reinterpret_cast<std::uintptr_t>(range.address) % page_size != 0 ||
+          range.address == base)
+        throw error(errc::protocol, "the offer has pages outside its region");
+      std::memcpy(range.address, next, range.bytes);
+      next += range.bytes;
+    }
+    task.control = reinterpret_cast<control_block*>(from.control);
+    if (task.control->id != id || task.control->region != from.region)
+      throw error(errc::image_foreign, "the task's control block is another task's");
+    byte_reader bundle(from.bytes.data(), from.bundle);
+    with_.carriers.restore(task, bundle);
+    if (newest.valid()) {
+      held guard(lock_);
+      images_[id] = newest;
+    }
+  } catch (const std::exception& reason) {
+    const auto* known = dynamic_cast<const error*>(&reason);
+    refuse(from.source, id, epoch,
+           {known != nullptr ? known->code() : make_error_code(errc::move_refused), reason.what()});
+    if (!opened) from.region = {};
+    drop_arrival(task);
+    return;
+  }
+  node_id source = from.source;
+  std::vector<std::byte>().swap(from.bytes);
+  {
+    held guard(task.lock);
+    task.move->phase = move_phase::claiming;
+    task.move->claimed = epoch;
+  }
+  scheduler::answered(task, want_move);
+  fault_point("target.laid_out");
+  if (id.home() != with_.home.here()) {
+    claim(id, epoch, source);
+  } else if (with_.home.claim(id, epoch, with_.home.here(), source)) {
+    granted(task);
+  } else {
+    drop_arrival(task);
+  }
+}
+
+inline void transfer_engine::refuse(node_id source, task_id task, std::uint64_t epoch, const failure& why) {
+  errc code = why.code.category() == error_category() ? static_cast<errc>(why.code.value()) : errc::move_refused;
+  send_message(with_.network, source, [&](protocol::Message::Builder message) {
+    auto refusal = message.initRefusal();
+    refusal.setTask(task.bits());
+    refusal.setEpoch(epoch);
+    refusal.setCode(static_cast<std::int32_t>(code));
+    refusal.setWhat(why.what.c_str());
+  });
+}
+
+inline void transfer_engine::drop_arrival(resident& task) noexcept {
+  task_id id = task.id;
+  region_number region = task.move->incoming->region;
+  move_order* order = nullptr;
+  {
+    held guard(lock_);
+    moving_.erase(id);
+    images_.erase(id);
+  }
+  with_.carriers.release(task, true);
+  {
+    held guard(task.lock);
+    order = std::exchange(task.move, nullptr);
+  }
+  delete order;
+  scheduler::answered(task, want_move);
+  with_.home.residents().retire(task, with_.home.records().find(id));
+  if (region) with_.space.close(region);
+}
+
+inline void transfer_engine::claim(task_id task, std::uint64_t epoch, node_id source) {
+  bool sent = send_message(with_.network, task.home(), [&](protocol::Message::Builder message) {
+    auto claim = message.initClaim();
+    claim.setCall(claim_mark | task.bits());
+    claim.setTask(task.bits());
+    claim.setEpoch(epoch);
+    claim.setSource(number(source));
+  });
+  if (!sent) on_claim_answer(task, {errc::home_unreachable, "its home cannot be reached", 0, 0, {}});
+  else fault_point("target.claimed");
+}
+
+inline void transfer_engine::granted(resident& task) {
+  fault_point("target.granted");
+  move_order* order = nullptr;
+  {
+    held guard(lock_);
+    moving_.erase(task.id);
+    if (task.id.home() != with_.home.here()) sources_[task.id] = task.move->incoming->source;
+  }
+  {
+    held guard(task.lock);
+    order = std::exchange(task.move, nullptr);
+    task.epoch = order->claimed + 1;
+  }
+  const arrival& from = *order->incoming;
+  control_block& control = *task.control;
+  ++control.moves;
+  if (from.boot != with_.boot) control.clock_offset = from.clock - steady_nanoseconds();
+  control.heap.set_zeroed_from(control.heap.high_water());
+#ifdef MIGRATE_TSAN
+  control.suspended.sanitizer_fiber = __tsan_create_fiber(0);
+#endif
+#ifdef MIGRATE_ASAN
+  control.suspended.fake_stack = nullptr;
+#endif
+  task_id id = task.id;
+  // The source hears of it before the task's first instruction can be seen by anybody.
+  send_message(with_.network, from.source, [&](protocol::Message::Builder message) {
+    auto taken = message.initTaken();
+    taken.setTask(id.bits());
+    taken.setEpoch(order->epoch);
+  });
+  fault_point("target.taken");
+  with_.departed.forget(control.region);
+  delete order;
+  this_scheduler->start_task(task);
+  with_.carriers.release(task, false);
+}
+
+// --- claims, at home and their answers ---------------------------------------------------------------
+
+inline void transfer_engine::on_claim(node_id claimant, protocol::Claim::Reader message) {
+  task_id id(message.getTask());
+  fault_point("home.claimed");
+  bool yes = with_.home.claim(id, message.getEpoch(), claimant, node_id(message.getSource()));
+  answer reply;
+  reply.first = yes;
+  reply.second = !yes && with_.home.locate(id) == no_node; // it has ended: nothing is left to claim
+  send_answer(with_.network, claimant, message.getCall(), reply);
+  fault_point("home.answered");
+}
+
+inline void transfer_engine::on_claim_answer(task_id id, const answer& verdict) {
+  resident* task = with_.home.find_here(id);
+  if (task == nullptr) return;
+  move_phase phase = move_phase::asked;
+  {
+    held guard(task->lock);
+    if (task->id != id) return;
+    if (task->move == nullptr) {
+      // A task that ran on without its home's word tells home where it is.
+      held mine(lock_);
+      if (unsure_.erase(id) > 0 && verdict.code == errc::ok && verdict.first == 1) ++task->epoch;
+      return;
+    }
+    phase = task->move->phase;
+  }
+  if (phase == move_phase::claiming) {
+    if (verdict.code != errc::ok) {
+      refuse(task->move->incoming->source, id, task->move->epoch,
+             {make_error_code(errc::home_unreachable),
+              "home " + to_string(id.home()) + " did not answer the target's claim: " + verdict.what});
+      drop_arrival(*task);
+    } else if (verdict.first == 1) {
+      granted(*task);
+    } else {
+      drop_arrival(*task);
+    }
+  } else if (phase == move_phase::offered) {
+    if (verdict.code != errc::ok) {
+      run_without_home(*task);
+    } else if (verdict.first == 1) {
+      task->epoch = task->move->claimed + 1;
+      give_up(*task, task->move->why);
+    } else if (verdict.second == 1) {
+      taken(*task);
+    }
+    // Otherwise the target has it: it will say so, or home will ask us when it is dead.
+  }
+}
+
+inline void transfer_engine::run_without_home(resident& task) {
+  // Neither the target nor home can be heard. Nobody else has the task's memory: it goes on here.
+  ++task.epoch;
+  {
+    held guard(lock_);
+    unsure_.insert(task.id);
+  }
+  give_up(task, {make_error_code(errc::home_unreachable), "neither the target nor the task's home can be reached"});
+}
+
+inline void transfer_engine::on_still_held(node_id home, protocol::TaskEpoch::Reader message) {
+  task_id id(message.getTask());
+  resident* task = departing(id);
+  if (task != nullptr && task->move->epoch + 1 == message.getEpoch()) {
+    task->move->claimed = message.getEpoch();
+    task->move->why = {make_error_code(errc::node_lost), "the target died"};
+    claim(id, message.getEpoch(), task->move->target);
+    return;
+  }
+  send_message(with_.network, home, [&](protocol::Message::Builder reply) {
+    auto not_held = reply.initNotHeld();
+    not_held.setTask(id.bits());
+    not_held.setEpoch(message.getEpoch());
+  });
+}
+
+inline void transfer_engine::on_not_held(node_id, protocol::TaskEpoch::Reader message) {
+  task_id id(message.getTask());
+  with_.home.lose(id, message.getEpoch(),
+                  "task " + to_string(id) + " was on a node that has died");
+}
+
+// --- nodes that die ----------------------------------------------------------------------------------
+
+inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, const std::string& why) {
+  dead_.insert(node);
+  std::vector<resident*> mine;
+  {
+    held guard(lock_);
+    for (auto& [id, task] : moving_)
+      if (task->move != nullptr) mine.push_back(task);
+  }
+  for (resident* task : mine) {
+    move_order& order = *task->move;
+    task_id id = task->id;
+    if (order.phase == move_phase::claiming && id.home() == node) {
+      on_claim_answer(id, {errc::home_unreachable, why, 0, 0, {}});
+    } else if (order.phase == move_phase::offered && order.target == node) {
+      order.target_lost = true;
+      order.why = {make_error_code(errc::node_unreachable), "the target was lost: " + why};
+      order.claimed = order.epoch;
+      if (id.home() != with_.home.here()) {
+        if (dead_.contains(id.home()))
+          run_without_home(*task);
+        else
+          claim(id, order.epoch, node);
+      } else if (with_.home.claim(id, order.epoch, with_.home.here(), node)) {
+        task->epoch = order.epoch + 1;
+        give_up(*task, order.why);
+      } else if (process_is_gone && with_.home.claim(id, order.epoch + 1, with_.home.here(), node)) {
+        // It was granted the task and died before it could say that it runs.
+        task->epoch = order.epoch + 2;
+        give_up(*task, order.why);
+      }
+    } else if (order.phase == move_phase::offered && order.target_lost && id.home() == node) {
+      run_without_home(*task);
+    }
+  }
+  struct casualty {
+    task_id task;
+    std::uint64_t epoch;
+    node_id place, source;
+  };
+  std::vector<casualty> casualties;
+  with_.home.records().for_each([&](task_id id, home_record& record) {
+    if (!record.ended && dead_.contains(record.place) && (record.place == node || record.claimed_from == node))
+      casualties.push_back({id, record.epoch, record.place, record.claimed_from});
+  });
+  for (const casualty& each : casualties) {
+    if (process_is_gone && each.source != no_node && each.source != with_.home.here() &&
+        !dead_.contains(each.source)) {
+      bool asked = send_message(with_.network, each.source, [&](protocol::Message::Builder message) {
+        auto question = message.initStillHeld();
+        question.setTask(each.task.bits());
+        question.setEpoch(each.epoch);
+      });
+      if (asked) continue;
+    }
+    with_.home.lose(each.task, each.epoch,
+                    "task " + to_string(each.task) + " was on node " + to_string(each.place) +
+                        ", which was lost: " + why);
+  }
+}
+
+inline void transfer_engine::on_node_back(node_id node) {
+  dead_.erase(node);
+  std::vector<std::pair<task_id, std::uint64_t>> came_from;
+  std::vector<std::pair<task_id, std::uint64_t>> unsure;
+  {
+    held guard(lock_);
+    for (const auto& [id, source] : sources_)
+      if (source == node) came_from.emplace_back(id, 0);
+    for (task_id id : unsure_)
+      if (id.home() == node) unsure.emplace_back(id, 0);
+    for (auto& [id, task] : moving_)
+      if (task->move != nullptr && id.home() == node &&
+          (task->move->phase == move_phase::claiming ||
+           (task->move->phase == move_phase::offered && task->move->target_lost)))
+        unsure.emplace_back(id, task->move->claimed + 1);
+  }
+  for (const auto& [id, unused] : came_from) {
+    resident* task = with_.home.find_here(id);
+    if (task == nullptr) continue;
+    send_message(with_.network, node, [&](protocol::Message::Builder message) {
+      auto taken = message.initTaken();
+      taken.setTask(id.bits());
+      taken.setEpoch(task->epoch - 1);
+    });
+  }
+  for (const auto& [id, claimed] : unsure) {
+    resident* task = with_.home.find_here(id);
+    if (task != nullptr) claim(id, claimed > 0 ? claimed - 1 : task->epoch, no_node);
+  }
+}
+
+} // namespace migrate::detail

@@ -1,0 +1,89 @@
+// Asking for a move, as a task of itself or anybody of a task.
+#pragma once
+
+#include <string>
+
+#include <migrate/home/family.hpp>
+#include <migrate/transfer/engine.hpp>
+
+namespace migrate::detail::moving {
+
+// As in family.hpp: nothing of the node's memory is kept across a wait.
+
+inline failure move_me(node_id target) {
+  resident& me = *current_task();
+  if (target == this_home->here()) return {};
+  if (me.pins.load(std::memory_order_relaxed) != 0)
+    return {make_error_code(errc::not_movable), "moving task " + to_string(me.id) + " to node " +
+                                                    to_string(target) + ": it holds a pin_scope"};
+  {
+    failure refused;
+    {
+      node_heap_scope scope;
+      this_engine->order(me, target, {}, refused);
+    }
+    if (refused.code) {
+      failure copy{refused.code, std::string(refused.what.c_str())};
+      {
+        node_heap_scope scope;
+        std::string().swap(refused.what);
+      }
+      return copy;
+    }
+  }
+  this_scheduler->serve_me(*this_worker());
+  // Here again, or on the target, where no order waits.
+  resident& now = *current_task();
+  move_order* order = nullptr;
+  {
+    held guard(now.lock);
+    if (now.move != nullptr && now.move->phase == move_phase::failed) order = std::exchange(now.move, nullptr);
+  }
+  if (order == nullptr) return {};
+  failure why{order->why.code, std::string(order->why.what.c_str())};
+  {
+    node_heap_scope scope;
+    delete order;
+  }
+  return why;
+}
+
+inline failure move(task_id id, node_id target) {
+  for (;;) {
+    if (resident* me = current_task(); me != nullptr && me->id == id) return move_me(target);
+    failure why;
+    node_id place = family::locate(id, why);
+    if (why.code) return why;
+    if (place == no_node)
+      return {make_error_code(errc::no_such_task), "task " + to_string(id) + " has ended"};
+    if (place == target) return {};
+    called made;
+    if (place == this_home->here()) {
+      made = call_here([&](std::uint64_t call) {
+        failure refused;
+        resident* task = this_home->find_here(id);
+        if (task == nullptr) {
+          this_calling.calls->complete(call, answer{errc::ok, "", 1, 0, {}});
+          return;
+        }
+        this_engine->order(*task, target, {this_home->here(), call}, refused);
+        if (refused.code)
+          this_calling.calls->complete(call, answer{static_cast<errc>(refused.code.value()), refused.what, 0, 0, {}});
+      });
+    } else {
+      made = call_node(place, [&](protocol::Message::Builder message, std::uint64_t call) {
+        auto request = message.initMove();
+        request.setCall(call);
+        request.setTask(id.bits());
+        request.setTarget(number(target));
+      });
+    }
+    if (made.how == waited::moved) continue;
+    why = family::to_failure(made.got);
+    if (why.code || made.got.first == 0) return why;
+    // It was not there any more: home knows its new place by now.
+    this_task::yield();
+  }
+}
+
+} // namespace migrate::detail::moving

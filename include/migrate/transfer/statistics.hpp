@@ -1,0 +1,68 @@
+// What a node's moves have cost so far.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <migrate/task/codec.hpp>
+#include <migrate/task/spin_lock.hpp>
+
+namespace migrate {
+
+struct move_statistics {
+  std::uint64_t moves = 0;               // away from this node
+  std::uint64_t failures = 0;            // moves that were begun and undone
+  std::uint64_t bytes_flushed = 0;       // pages written to the store or sent
+  std::vector<std::uint64_t> freeze_ns;  // of the last moves: from the freeze until the source heard that the task runs
+
+  auto migrate_fields() { return std::tie(moves, failures, bytes_flushed, freeze_ns); }
+
+  void add(const move_statistics& other) {
+    moves += other.moves;
+    failures += other.failures;
+    bytes_flushed += other.bytes_flushed;
+    freeze_ns.insert(freeze_ns.end(), other.freeze_ns.begin(), other.freeze_ns.end());
+  }
+
+  std::uint64_t freeze_percentile(double percent) const {
+    if (freeze_ns.empty()) return 0;
+    std::vector<std::uint64_t> sorted = freeze_ns;
+    auto at = static_cast<std::size_t>(percent / 100 * static_cast<double>(sorted.size() - 1) + 0.5);
+    std::nth_element(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(at), sorted.end());
+    return sorted[at];
+  }
+  // Nanoseconds; 0 when there was no move.
+};
+
+namespace detail {
+
+class move_recorder {
+public:
+  void moved(std::uint64_t freeze_ns, std::uint64_t bytes) {
+    held guard(lock_);
+    ++total_.moves;
+    total_.bytes_flushed += bytes;
+    if (total_.freeze_ns.size() < kept)
+      total_.freeze_ns.push_back(freeze_ns);
+    else
+      total_.freeze_ns[total_.moves % kept] = freeze_ns;
+  }
+  void failed() {
+    held guard(lock_);
+    ++total_.failures;
+  }
+  move_statistics read() {
+    held guard(lock_);
+    return total_;
+  }
+
+private:
+  static constexpr std::size_t kept = 4096;
+  spin_lock lock_;
+  move_statistics total_;
+};
+
+} // namespace detail
+} // namespace migrate

@@ -1,0 +1,26 @@
+# Installs into a folder of its own, and compares what is there with the headers and schemas in the source.
+file(REMOVE_RECURSE "${stage}")
+execute_process(COMMAND "${CMAKE_COMMAND}" --install "${build}" --prefix "${stage}" OUTPUT_QUIET
+  COMMAND_ERROR_IS_FATAL ANY)
+
+file(GLOB_RECURSE expected RELATIVE "${source}" "${source}/include/*.hpp" "${source}/include/*.capnp")
+file(GLOB_RECURSE installed RELATIVE "${stage}" "${stage}/include/*")
+list(SORT expected)
+list(SORT installed)
+if(NOT expected STREQUAL installed)
+  message(FATAL_ERROR "expected ${expected}\ninstalled ${installed}")
+endif()
+
+file(GLOB package RELATIVE "${stage}" "${stage}/lib*/cmake/migrate/*" "${stage}/lib*/*/cmake/migrate/*")
+foreach(file IN LISTS package)
+  file(READ "${stage}/${file}" text)
+  foreach(folder "${source}" "${build}" "${stage}")
+    string(FIND "${text}" "${folder}" found)
+    if(NOT found EQUAL -1)
+      message(FATAL_ERROR "${file} names ${folder}: the package cannot be moved")
+    endif()
+  endforeach()
+endforeach()
+if(NOT package MATCHES "migrateConfigVersion\\.cmake")
+  message(FATAL_ERROR "no version file among ${package}")
+endif()

@@ -1,0 +1,11 @@
+# The installed package is taken for the versions that it is compatible with, and for no others.
+foreach(version 0.0.9 0.2 1.0)
+  find_package(migrate ${version} CONFIG QUIET NO_DEFAULT_PATH PATHS "${stage}")
+  if(migrate_FOUND)
+    message(FATAL_ERROR "taken for version ${version}")
+  endif()
+  if(NOT migrate_CONSIDERED_VERSIONS MATCHES "^0\\.1\\.")
+    message(FATAL_ERROR "not considered at all: '${migrate_CONSIDERED_VERSIONS}'")
+  endif()
+  unset(migrate_DIR CACHE)
+endforeach()

@@ -1,0 +1,104 @@
+#!/bin/sh
+# Installs what is missing, builds everything and runs all tests: with GCC, with Clang, and those that can under
+# the address and undefined-behaviour sanitizers. Arguments choose among these: gcc, clang, sanitize.
+set -eu
+source=$(cd "$(dirname "$0")/.." && pwd)
+. "$source/.ci/common.sh"
+
+[ $# -gt 0 ] || set -- gcc clang sanitize
+for stage; do
+  case $stage in
+    gcc | clang | sanitize) ;;
+    *) echo "usage: sh tests/run.sh [gcc] [clang] [sanitize]" >&2; exit 2 ;;
+  esac
+done
+
+need_packages $build_packages $test_packages
+root=$(build_root)
+echo "building in $root"
+
+passed=0
+failed=0
+skipped=0
+failures=
+
+fail() {
+  failed=$((failed + 1))
+  failures="$failures
+  $1"
+}
+
+run_stage() {
+  # run_stage NAME TARGETS LABELS-NOT-RUN CMAKE-OPTION...: a build counts as one test, and what did build is tested.
+  stage=$1
+  targets=$2
+  without=$3
+  shift 3
+  build=$root/$stage
+  started=$(date +%s)
+  echo
+  echo "== $stage"
+  configure "$build" "$@" || { fail "$stage: configuring"; return 0; }
+  if cmake --build "$build" --target $targets -- -k 0 >"$build/build.log" 2>&1; then
+    passed=$((passed + 1))
+  else
+    grep -v '^\[' "$build/build.log" || :
+    fail "$stage: the build"
+  fi
+  echo "built in $(($(date +%s) - started)) s"
+
+  if [ "$(id -u)" -ne 0 ]; then
+    rooted=$(ctest --test-dir "$build" -N -L '^root$' | sed -n 's/^Total Tests: //p')
+    if [ "$rooted" -gt 0 ]; then
+      echo "$rooted tests need root and are skipped"
+      skipped=$((skipped + rooted))
+    fi
+    without="$without|^root\$"
+  fi
+  rm -f "$build/tests.xml"
+  ctest --test-dir "$build" -LE "$without" -j "$(nproc)" --timeout 120 --no-tests=error --output-on-failure \
+    --output-junit "$build/tests.xml" </dev/null || :
+  echo "built and tested in $(($(date +%s) - started)) s"
+  if ! grep -q '<testsuite' "$build/tests.xml" 2>/dev/null; then
+    fail "$stage: the tests did not run"
+    return 0
+  fi
+  # A line of results for each test: its status and its name. One that could not start has failed; only one that
+  # asked for it is skipped.
+  results=$build/results
+  awk '
+    /<testcase / { name = status = $0; sub(/.*<testcase name="/, "", name); sub(/".*/, "", name)
+                   sub(/.* status="/, "", status); sub(/".*/, "", status); order[++count] = name; state[name] = status }
+    /<skipped message="SKIP_/ { state[name] = "skipped" }
+    END { for (i = 1; i <= count; ++i) {
+            status = state[order[i]]
+            print (status == "run" ? "passed" : status == "skipped" || status == "disabled" ? "skipped" : "failed"), order[i] } }
+  ' "$build/tests.xml" >"$results"
+  passed=$((passed + $(grep -c '^passed ' "$results" || :)))
+  skipped=$((skipped + $(grep -c '^skipped ' "$results" || :)))
+  while read -r result name; do
+    [ "$result" != failed ] || fail "$stage: $name"
+  done <"$results"
+}
+
+for stage; do
+  case $stage in
+    gcc)
+      run_stage gcc 'all all_verify_interface_header_sets' '^none$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++
+      ;;
+    clang) run_stage clang all '^(package|nobody)$' -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ ;;
+    sanitize)
+      run_stage sanitize all '^package$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++ \
+        -DMIGRATE_SANITIZE=address,undefined -DMIGRATE_BUILD_EXAMPLES=OFF -DMIGRATE_BUILD_BENCHMARKS=OFF
+      ;;
+  esac
+done
+
+echo
+[ -z "$failures" ] || printf 'failed:%s\n\n' "$failures"
+if [ $skipped -gt 0 ]; then
+  echo "$passed passed, $failed failed, $skipped skipped"
+else
+  echo "$passed passed, $failed failed"
+fi
+[ $failed -eq 0 ]
