@@ -1,5 +1,7 @@
 # Read by examples/run.sh, tests/run.sh and bench/run.sh, which set `source` to the top of the checkout.
 
+umask 022
+
 build_packages="g++ cmake ninja-build pkg-config capnproto libcapnp-dev libuv1-dev libboost-context1.81-dev
   libxxhash-dev libcli11-dev libssl-dev openssl"
 bench_packages="libboost-fiber1.81-dev libbenchmark-dev libmimalloc-dev"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what is missing, builds every benchmark (or those named as arguments) and runs them in turn. At the end
-# stands one table of all rows that they printed, as: what | measured | to reach | ok, short or shown.
+# stands one table of all rows that they printed, as: what | measured | to reach | ok or short (or a dash,
+# where there is nothing to reach).
 set -eu
 source=$(cd "$(dirname "$0")/.." && pwd)
 . "$source/.ci/common.sh"
@@ -15,6 +16,7 @@ cmake --build "$build" --target benchmarks || stop "the benchmarks did not build
 [ $# -gt 0 ] || set -- $(cat "$build/bench/programs")
 rows=$build/rows
 : >"$rows"
+row='^[^|]+([|][^|]*){2}[|] *(ok|short|shown?|-|–)? *$'
 broken=
 for name; do
   echo
@@ -25,12 +27,12 @@ for name; do
     status=$(cat "$build/status")
     rm "$build/status"
   fi
-  grep -E '^[^|]+\|[^|]+\|[^|]+\| *(ok|short|shown) *$' "$build/output" >>"$rows" || :
+  grep -E "$row" "$build/output" >>"$rows" || :
   # A benchmark may end with status 1 because a row is short; without such a row it is broken.
   if [ "$status" -ne 0 ] && ! grep -qE '\| *short *$' "$build/output"; then
     echo "$name ended with status $status"
     broken="$broken $name"
-  elif ! grep -qE '\| *(ok|short|shown) *$' "$build/output"; then
+  elif ! grep -qE "$row" "$build/output"; then
     echo "$name printed no row"
     broken="$broken $name"
   fi
@@ -57,6 +59,8 @@ awk -F ' *[|] *' '
     }
   }' "$rows"
 echo
-count() { grep -cE "\| *$1 *\$" "$rows" || :; }
-echo "benchmarks: $(count ok) ok, $(count short) short, $(count shown) shown without a mark to reach${broken:+, broken:$broken}"
+ok=$(grep -cE '[|] *ok *$' "$rows" || :)
+short=$(grep -cE '[|] *short *$' "$rows" || :)
+shown=$(($(wc -l <"$rows") - ok - short))
+echo "benchmarks: $ok ok, $short short, $shown with nothing to reach${broken:+; broken:$broken}"
 [ -z "$broken" ]

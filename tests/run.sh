@@ -38,7 +38,7 @@ run_stage() {
   started=$(date +%s)
   echo
   echo "== $stage"
-  configure "$build" "$@" || { fail "$stage: configuring"; return 0; }
+  configure "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O2 -g1" "$@" || { fail "$stage: configuring"; return 0; }
   if cmake --build "$build" --target $targets -- -k 0 >"$build/build.log" 2>&1; then
     passed=$((passed + 1))
   else

@@ -158,6 +158,24 @@ TEST_CASE("a timer that sets itself again does not keep posts from running") {
   CHECK(fired > 1);
 }
 
+TEST_CASE("a loop with nothing to do sleeps") {
+  event_loop loop;
+  loop.start();
+  latch done;
+  std::uint64_t before = 0, after = 0;
+  uv_timer_t unused;
+  loop.run([&] {
+    uv_timer_init(loop.uv(), &unused); // a guest that is there and does nothing
+    before = loop.turns();
+    loop.after(100ms, [&] {
+      after = loop.turns();
+      done.set();
+    });
+  });
+  REQUIRE(done.wait());
+  CHECK(after - before <= 4);
+}
+
 TEST_CASE("libuv handles, KJ promises, timers and posts make progress side by side") {
   event_loop loop;
   loop.start();

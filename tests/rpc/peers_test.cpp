@@ -179,6 +179,49 @@ TEST_CASE("who connects and talks nonsense or nothing is sent away, and others a
   CHECK(a.events.count("disconnected") == 0);
 }
 
+TEST_CASE("another user of the host is not talked to") {
+  if (::geteuid() != 0) {
+    WARN("skipped: needs root to become another user");
+    return;
+  }
+  int pair[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+  pid_t stranger = ::fork();
+  if (stranger == 0) {
+    // Listens, tells where, then calls where it is told and says a right hello.
+    if (::setgid(65534) != 0 || ::setuid(65534) != 0) ::_exit(1);
+    int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+    if (::listen(listener, 5) != 0) ::_exit(1);
+    auto port = detail::socket_address::local_of(listener).port();
+    if (::write(pair[1], &port, sizeof port) < 0) ::_exit(1);
+    char where[64] = {};
+    if (::read(pair[1], where, sizeof where - 1) <= 0) ::_exit(1);
+    closed_by_peer(raw_connect(where));
+    ::pause();
+  }
+  std::uint16_t port = 0;
+  REQUIRE(::read(pair[0], &port, sizeof port) == sizeof port);
+  {
+    // This process is root, and root would talk to its own kind only.
+    peer_options options;
+    options.reconnect = std::chrono::milliseconds(100);
+    node a(1, options);
+    std::string own = a.links.address();
+    REQUIRE(::write(pair[0], own.data(), own.size()) > 0);
+    auto refused = a.events.wait("refused");
+    CHECK(refused.code == errc::not_authenticated);
+    CHECK(refused.text.find("another user") != std::string::npos);
+    a.links.set_address(node_id(2), "127.0.0.1:" + std::to_string(port));
+    a.say(2, "hello");
+    auto told = a.events.wait("unreachable");
+    CHECK(told.code == errc::not_authenticated);
+  }
+  ::kill(stranger, SIGKILL);
+  ::waitpid(stranger, nullptr, 0);
+  ::close(pair[0]);
+  ::close(pair[1]);
+}
+
 TEST_CASE("nobody listens at an address") {
   node a(1);
   std::string dead;

@@ -206,7 +206,7 @@ inline void home_office::end_here(resident& task) noexcept {
   region_number region = control.region;
   outcome how{control.outcome, {control.outcome_bytes, control.outcome_size}};
   char* touched_end = std::max(const_cast<char*>(control.heap.high_water()), control.stack_top());
-  residents_.retire(task, id.home() == here_ ? records_.find(id) : nullptr);
+  residents_.retire(task, id, id.home() == here_ ? records_.find(id) : nullptr);
   if (id.home() == here_) {
     record_end(id, epoch, std::move(how), touched_end);
     return;

@@ -21,8 +21,9 @@ public:
                   run_state state = run_state::none);
   // A record for a task that comes to this node. `home`: its home record, when this is its home.
 
-  void retire(resident& task, home_record* home) noexcept;
-  // The task has ended or left. The record may be used for another at once.
+  void retire(resident& task, task_id id, home_record* home) noexcept;
+  // The task `id` has ended or left. It may have come again in another record meanwhile, and this one may
+  // be used for another task at once.
 
   resident* find_foreign(task_id id) noexcept {
     held guard(lock_);
@@ -94,21 +95,19 @@ inline resident& residents::enter(task_id id, std::uint64_t epoch, control_block
   return *task;
 }
 
-inline void residents::retire(resident& task, home_record* home) noexcept {
-  if (home != nullptr) {
-    held guard(home->lock);
-    if (home->here == &task) home->here = nullptr;
-  }
-  task_id id;
+inline void residents::retire(resident& task, task_id id, home_record* home) noexcept {
   {
     held guard(task.lock);
-    id = task.id;
     task.id = {};
     task.control = nullptr;
     task.state.store(run_state::none, std::memory_order_relaxed);
   }
+  if (home != nullptr) {
+    held guard(home->lock);
+    if (home->here == &task) home->here = nullptr;
+  }
   held guard(lock_);
-  if (home == nullptr) foreign_.erase(id);
+  if (auto found = foreign_.find(id); found != foreign_.end() && found->second == &task) foreign_.erase(found);
   task.next = free_;
   free_ = &task;
   count_.fetch_sub(1, std::memory_order_relaxed);

@@ -49,7 +49,8 @@ public:
 
   virtual void on_closed(connection& from, const error& reason) = 0;
   // Exactly once, and the last call. The code is errc::cancelled when this side closed it, errc::ok when
-  // the peer did so on purpose, errc::protocol when the peer sent nonsense, else errc::node_unreachable.
+  // the peer did so on purpose, errc::protocol when the peer sent nonsense, errc::not_authenticated when it refuses this
+  // node's certificate, else errc::node_unreachable.
 
   virtual void on_drained(connection&) {}
   // The queue of unsent bytes was above the congestion mark and is below half of it again.
@@ -102,6 +103,10 @@ public:
   static void encode(std::vector<std::byte>& out, capnp::MessageBuilder& message,
                      std::span<const iovec> attachment, const connection_limits& limits);
   // Appends the message's frame. Throws errc::message_too_large.
+
+  static void check_size(capnp::MessageBuilder& message, std::span<const iovec> attachment,
+                         const connection_limits& limits);
+  // Throws errc::message_too_large when encode or send would.
 
   void close(const error& reason = error(errc::cancelled, "closed by this node"));
   // Closes at once. Unsent bytes are lost. The first reason given is the one reported.
@@ -322,10 +327,15 @@ inline void connection::begin() {
 // Sending ------------------------------------------------------------------------------------------
 
 inline send_result connection::send(capnp::MessageBuilder& message, std::span<const iovec> attachment) {
-  node_heap_scope heap;
   frame_writer frame(message, attachment);
-  frame.check(limits_, peer_);
+  frame.check(limits_, peer_); // throws, so not in the scope: the task may carry the exception away
+  node_heap_scope heap;
   return send_pieces(frame.pieces(), frame.bytes());
+}
+
+inline void connection::check_size(capnp::MessageBuilder& message, std::span<const iovec> attachment,
+                                   const connection_limits& limits) {
+  frame_writer(message, attachment).check(limits, "a peer");
 }
 
 inline send_result connection::send_encoded(std::span<const std::byte> frames) {
@@ -725,6 +735,9 @@ inline void connection::lost(int error_number) {
 inline void connection::lost(const kj::Exception& exception) {
   if (state_.load(std::memory_order_acquire) == state::flushing)
     finish(error(errc::cancelled, "closed by this node"));
+  else if (std::strstr(exception.getDescription().cStr(), " alert ") != nullptr)
+    finish(error(errc::not_authenticated, peer_ + " does not accept this node's credentials: " +
+                                              exception.getDescription().cStr()));
   else
     finish(error(errc::node_unreachable,
                  "the connection to " + peer_ + " was lost: " + exception.getDescription().cStr()));

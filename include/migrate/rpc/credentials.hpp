@@ -3,21 +3,21 @@
 
 #include <cerrno>
 #include <cstring>
-#include <memory>
+#include <exception>
 #include <string>
-#include <string_view>
+#include <thread>
 #include <utility>
 
 #include <kj/async-io.h>
 #include <kj/compat/tls.h>
+#include <kj/debug.h>
+#include <kj/vector.h>
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <migrate/error.hpp>
-#include <migrate/rpc/event_loop.hpp>
-#include <migrate/rpc/socket_stream.hpp>
 
 namespace migrate {
 
@@ -34,20 +34,29 @@ class tls {
   // Thread safety: on the I/O thread only.
 
 public:
-  tls(event_loop& loop, const credentials& files);
-  // Throws errc::not_authenticated when a file is missing, cannot be parsed, is readable by others (the key), or
-  // the key does not belong to the certificate.
+  explicit tls(const credentials& files);
+  // Throws errc::not_authenticated when a file is missing, cannot be parsed, or is readable by others (the key).
 
-  kj::Promise<kj::Own<kj::AsyncIoStream>> wrap(int socket, bool client);
-  // Takes over the socket and does the TLS handshake. Either side checks the other's certificate and
-  // name. That it succeeds here does not mean that the peer has accepted this side: only its first message does.
+  struct secured {
+    kj::Own<kj::AsyncIoStream> stream;
+    bool name_is_right = false; // the peer's certificate is one for nodes; if not, tell it so and close
+  };
+
+  kj::Promise<secured> wrap(kj::Own<kj::AsyncIoStream> plain, bool client);
+  // Does the TLS handshake. Either side checks the other's certificate. That it succeeds here does not mean that the
+  // peer has accepted this side: only its first message does.
 
   error explain(const std::string& peer, const kj::Exception& exception) const;
+  error wrong_name(const std::string& peer) const;
+
+  static void check(const credentials& files);
+  // Has the credentials authenticate themselves to themselves, so that a wrong key, an expired certificate, another
+  // authority or another name come out when a node starts, not when it is called. Throws errc::not_authenticated. On any
+  // thread; blocks for some milliseconds.
 
 private:
   static std::string read_file(const std::string& path, const char* what, bool secret);
 
-  event_loop& loop_;
   credentials files_;
   kj::Own<kj::TlsContext> context_;
 };
@@ -72,7 +81,7 @@ inline std::string tls::read_file(const std::string& path, const char* what, boo
   return text;
 }
 
-inline tls::tls(event_loop& loop, const credentials& files) : loop_(loop), files_(files) {
+inline tls::tls(const credentials& files) : files_(files) {
   std::string certificate = read_file(files.certificate, "certificate", false);
   std::string key = read_file(files.key, "private key", true);
   std::string authority = read_file(files.authority, "authority's certificate", false);
@@ -94,19 +103,59 @@ inline tls::tls(event_loop& loop, const credentials& files) : loop_(loop), files
   }
 }
 
-inline kj::Promise<kj::Own<kj::AsyncIoStream>> tls::wrap(int socket, bool client) {
-  kj::AuthenticatedStream plain;
-  plain.stream = kj::heap<detail::socket_stream>(loop_, socket);
-  plain.peerIdentity = kj::UnknownPeerIdentity::newInstance();
-  auto wrapped = client ? context_->wrapClient(kj::mv(plain), files_.name.c_str())
-                        : context_->wrapServer(kj::mv(plain));
-  return wrapped.then([name = files_.name](kj::AuthenticatedStream&& secured) {
-    auto& peer = kj::downcast<kj::TlsPeerIdentity>(*secured.peerIdentity);
+inline kj::Promise<tls::secured> tls::wrap(kj::Own<kj::AsyncIoStream> plain, bool client) {
+  kj::AuthenticatedStream both;
+  both.stream = kj::mv(plain);
+  both.peerIdentity = kj::UnknownPeerIdentity::newInstance();
+  auto wrapped = client ? context_->wrapClient(kj::mv(both), files_.name.c_str())
+                        : context_->wrapServer(kj::mv(both));
+  return wrapped.then([name = files_.name](kj::AuthenticatedStream&& made) {
+    auto& peer = kj::downcast<kj::TlsPeerIdentity>(*made.peerIdentity);
     if (!peer.hasCertificate()) KJ_FAIL_REQUIRE("the peer shows no certificate");
-    if (peer.getCommonName() != name.c_str())
-      KJ_FAIL_REQUIRE("the peer's certificate is not made for a node of this cluster", peer.getCommonName());
-    return kj::mv(secured.stream);
+    return secured{kj::mv(made.stream), peer.getCommonName() == name.c_str()};
   });
+}
+
+inline error tls::wrong_name(const std::string& peer) const {
+  return error(errc::not_authenticated, peer + " shows a certificate that is not for a node of this cluster; its name must be " +
+                                            files_.name);
+}
+
+inline void tls::check(const credentials& files) {
+  std::exception_ptr failure;
+  std::thread([&] { // the calling thread may have a KJ loop of its own
+    try {
+      tls both(files);
+      kj::EventLoop loop;
+      kj::WaitScope scope(loop);
+      auto pipe = kj::newTwoWayPipe();
+      std::string first; // what the side that noticed first has to say
+      bool named = true;
+      kj::Vector<kj::Own<kj::AsyncIoStream>> streams; // until both are done
+      auto side = [&](int end, bool client) {
+        return both.wrap(kj::mv(pipe.ends[end]), client)
+            .then(
+                [&](secured&& made) {
+                  named = named && made.name_is_right;
+                  streams.add(kj::mv(made.stream));
+                },
+                [&](kj::Exception&& exception) {
+                  if (first.empty()) first = exception.getDescription().cStr();
+                });
+      };
+      auto server = side(0, false);
+      side(1, true).then([&] { return kj::mv(server); }).wait(scope);
+      if (!first.empty())
+        throw error(errc::not_authenticated,
+                    "the credentials " + files.certificate + ", " + files.key + " and " + files.authority +
+                        " do not fit together or have expired: " + first +
+                        "; the certificate must be signed by that authority, for the name " + files.name);
+      if (!named) throw both.wrong_name("this node itself");
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  }).join();
+  if (failure) std::rethrow_exception(failure);
 }
 
 inline error tls::explain(const std::string& peer, const kj::Exception& exception) const {

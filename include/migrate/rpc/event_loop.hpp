@@ -98,6 +98,9 @@ public:
   clock::time_point now() const noexcept { return now_; }
   // When the loop last woke.
 
+  std::uint64_t turns() const noexcept { return turns_; }
+  // How often the loop has woken.
+
   void watch(int fd, std::uint32_t events, watcher& who);
   void rewatch(int fd, std::uint32_t events, watcher& who);
   void unwatch(int fd, watcher& who) noexcept;
@@ -171,6 +174,7 @@ private:
   std::thread thread_;
   std::atomic<pthread_t> thread_id_{};
   clock::time_point now_{};
+  std::uint64_t turns_ = 0;
 
   std::map<timer, kj::Function<void()>> timers_;
   std::uint64_t timer_serial_ = 0;
@@ -464,6 +468,7 @@ inline void event_loop::sleep_and_dispatch(kj::EventLoop& kj_loop) noexcept {
     }
   }
   asleep_.store(false, std::memory_order_relaxed);
+  ++turns_;
   now_ = clock::now();
   if (batch_size_ < 0) batch_size_ = 0;
   while (batch_next_ < batch_size_) {

@@ -50,6 +50,13 @@ inline std::string to_string(const id128& id) {
   return text;
 }
 
+namespace detail {
+
+inline std::string shortened(const id128& id) { return to_string(id).substr(0, 8) + "..."; }
+// For messages that others may see: who knows a store's or cluster's whole name may pass for one of its nodes.
+
+} // namespace detail
+
 struct loaded_object {
   std::string name;       // without its folder
   std::uint64_t address;  // where it is loaded
@@ -201,7 +208,7 @@ inline std::optional<std::string> first_difference(const identity& mine, const i
     return differ("the protocol's version", std::to_string(mine.protocol), std::to_string(theirs.protocol),
                   "build all nodes with the same version of migrate");
   if (mine.cluster && theirs.cluster && mine.cluster != theirs.cluster)
-    return differ("the cluster", to_string(mine.cluster), to_string(theirs.cluster),
+    return differ("the cluster", detail::shortened(mine.cluster), detail::shortened(theirs.cluster),
                   "the address belongs to another cluster; name one of this cluster's nodes");
   if (mine.architecture != theirs.architecture)
     return differ("the processor architecture", mine.architecture, theirs.architecture,
@@ -272,7 +279,7 @@ inline std::optional<std::string> first_difference(const identity& mine, const i
   if (auto name = only(mine.cpu_active, theirs.cpu_active); !name.empty()) return advice(name, "here", "the other node");
   if (auto name = only(theirs.cpu_active, mine.cpu_active); !name.empty()) return advice(name, "there", "this node");
   if (mine.store != theirs.store)
-    return differ("the store", to_string(mine.store), to_string(theirs.store),
+    return differ("the store", detail::shortened(mine.store), detail::shortened(theirs.store),
                   "give every node the same shared store directory");
   return std::nullopt;
 }

@@ -31,6 +31,7 @@
 #include <migrate/rpc/event_loop.hpp>
 #include <migrate/rpc/identity.hpp>
 #include <migrate/rpc/socket_address.hpp>
+#include <migrate/rpc/socket_stream.hpp>
 
 namespace migrate {
 
@@ -96,7 +97,7 @@ public:
 
   void start();
   // Listens. Throws errc::not_authenticated when the address is not a loopback one and there are no credentials, or
-  // the system's error when it cannot be listened on.
+  // they are not good; the system's error when it cannot be listened on.
 
   void stop();
   // Sends what is queued, says goodbye, and returns when all connections are closed (at most

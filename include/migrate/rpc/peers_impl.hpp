@@ -1,6 +1,7 @@
 // How peers makes, uses and mourns connections. Included by peers.hpp.
 #pragma once
 
+#include <migrate/rpc/loopback_owner.hpp>
 #include <migrate/rpc/peers.hpp>
 
 namespace migrate {
@@ -136,8 +137,9 @@ inline void peers::start() {
                 "will not listen on " + options_.listen +
                     " without credentials, since whoever speaks to a node can run code on it; give a certificate, "
                     "a key and an authority (examples/credentials makes them), or listen on 127.0.0.1");
+  if (options_.security) tls::check(*options_.security);
   loop_.run([&] {
-    if (options_.security) tls_ = std::make_unique<tls>(loop_, *options_.security);
+    if (options_.security) tls_ = std::make_unique<tls>(*options_.security);
     auto made = std::make_unique<listening>(*this);
     made->socket = ::socket(where->family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int on = 1;
@@ -225,10 +227,11 @@ inline void peers::set_address(node_id node, std::string address) {
 }
 
 inline send_result peers::send(node_id to, capnp::MessageBuilder& message, std::span<const iovec> attachment) {
-  node_heap_scope heap;
   if (to == no_node || to == own_id())
     throw error(errc::no_such_node, "a message was sent to node " + to_string(to) + ", which is " +
                                         (to == no_node ? "none" : "this node itself"));
+  connection::check_size(message, attachment, options_.limits);
+  node_heap_scope heap; // from here on nothing throws that the task could carry away
   record& target = record_for(to);
   std::shared_ptr<connection> tried;
   for (;;) {
@@ -420,6 +423,15 @@ inline void peers::attempt::on_ready(std::uint32_t) noexcept {
                          outcome::refused);
     return;
   }
+  if (!owner.options_.security && !detail::owned_by_us(connected, detail::loopback_end::listener)) {
+    ::close(connected);
+    owner.attempt_failed(self,
+                         error(errc::not_authenticated, "will not talk to " + address +
+                                                            ": the process that listens there belongs to another user of this "
+                                                            "host, or has just ended"),
+                         outcome::again);
+    return;
+  }
   owner.make_link(connected, self);
 }
 
@@ -475,6 +487,14 @@ inline void peers::accepted(int socket) {
     ::close(socket);
     return;
   }
+  if (!options_.security && !detail::owned_by_us(socket, detail::loopback_end::peer)) {
+    std::string peer = detail::socket_address::peer_of(socket).text();
+    ::close(socket);
+    listener_.on_refused(peer, error(errc::not_authenticated,
+                                     peer + " belongs to another user of this host; nodes without credentials must "
+                                            "belong to one user"));
+    return;
+  }
   make_link(socket, nullptr);
 }
 
@@ -502,12 +522,16 @@ inline void peers::make_link(int socket, std::shared_ptr<attempt> from) {
     return;
   }
   made->securing =
-      tls_->wrap(socket, made->initiator)
+      tls_->wrap(kj::heap<detail::socket_stream>(loop_, socket), made->initiator)
           .then(
-              [this, raw = made.get()](kj::Own<kj::AsyncIoStream>&& stream) {
-                loop_.post([this, self = raw->shared_from_this(), secured = kj::mv(stream)]() mutable {
+              [this, raw = made.get()](tls::secured&& made_secure) {
+                loop_.post([this, self = raw->shared_from_this(), secured = kj::mv(made_secure)]() mutable {
                   if (links_.count(self) == 0) return;
-                  self->start(connection::adopt(loop_, kj::mv(secured), *self, self->peer, options_.limits));
+                  self->conn = connection::adopt(loop_, kj::mv(secured.stream), *self, self->peer, options_.limits);
+                  if (secured.name_is_right)
+                    self->start(self->conn);
+                  else
+                    refuse(*self, tls_->wrong_name(self->peer));
                 });
               },
               [this, raw = made.get()](kj::Exception&& exception) {
@@ -740,11 +764,16 @@ inline void peers::link_closed(link& which, const error& reason) {
     else if (dial_now)
       dial(*of);
   } else if (!stopping_.load()) {
-    if (from)
-      attempt_failed(from, reason,
-                     reason.code() == errc::no_such_node                                       ? outcome::replaced
-                     : reason.code() == errc::node_unreachable && !which.refused ? outcome::again
-                                                                                               : outcome::final);
+    if (from) {
+      // A peer that ends in this moment, or one that wants credentials, closes without a word.
+      outcome how = reason.code() == errc::no_such_node       ? outcome::replaced
+                    : reason.code() == errc::node_unreachable ? outcome::again
+                                                              : outcome::final;
+      attempt_failed(from, how == outcome::again
+                               ? error(errc::node_unreachable, std::string(reason.what()) +
+                                                                   " before it said hello; perhaps it wants credentials")
+                               : reason, how);
+    }
     else if (was_ready && which.info.node == no_node)
       listener_.on_unnamed_closed(*which.conn, reason);
     else if (!was_ready && !which.initiator && !which.refused)

@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <migrate/hex.hpp>
 #include <migrate/store/directory.hpp>
 #include <migrate/store/image.hpp>
 #include <migrate/store/store_state.hpp>

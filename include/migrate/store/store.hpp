@@ -5,13 +5,16 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <migrate/error.hpp>
 #include <migrate/id.hpp>
 #include <migrate/memory/address_plan.hpp>
+#include <migrate/memory/current_heap.hpp>
 #include <migrate/store/commit.hpp>
 #include <migrate/store/image.hpp>
 #include <migrate/store/manifest_file.hpp>
@@ -51,7 +54,8 @@ public:
   // pages that are in live and not in dirty. When this returns the generation is committed and no death
   // of a process loses it; when it throws (store_full, store_read_only, store_missing, store_io, or
   // image_damaged when an older file that is to be merged is damaged), nothing of it is left and the
-  // earlier generations stand as they were. The pages must not be written meanwhile.
+  // earlier generations stand as they were. The pages must not be written meanwhile. Dirty pages that
+  // hold what the base holds are not written again (see options::skip_unchanged).
 
   void verify(const image& of) const;
   // Checks every page of the image. Files that this process wrote or verified before are not read
@@ -85,6 +89,9 @@ public:
   // What the store holds, by task. Looks into the newest image's manifest and at the sizes of its files;
   // asked to, at every page.
 
+  stored_task examine(task_id task, bool verify_pages = false) const;
+  // The same for one task; no generations when it has none.
+
 private:
   explicit store(std::unique_ptr<detail::store_state> state) noexcept : state_(std::move(state)) {}
 
@@ -93,20 +100,21 @@ private:
     for (std::size_t i = 0; i < of.files().size(); ++i) detail::data_file(*state_, of, i);
   }
   void unlink(task_id task, std::uint64_t generation, bool committed) const;
-  stored_task examine(task_id task, bool verify_pages) const;
 
   std::unique_ptr<detail::store_state> state_;
 };
-// Any number of threads may use a store at once, each for another task. Its memory is the process's:
-// call it with the process's own heap current, not a task's.
+// Any number of threads may use a store at once, each for another task. What it allocates, results too,
+// lies in the process's own heap, whichever heap is current: a task must not keep it across a move.
 
 inline store store::open(const std::string& path, const options& how) {
+  node_heap_scope process_heap;
   return store(detail::open_store(path, how));
 }
 
 inline image store::commit(task_id task, detail::region_number region, const image* base,
                            std::span<const page_range> dirty, std::span<const page_range> live,
                            std::span<const std::byte> metadata) {
+  node_heap_scope process_heap;
   if (!task || !region.valid()) throw std::invalid_argument("migrate: store::commit needs a task and a region");
   if (base != nullptr) {
     detail::check_ours(*state_, *base);
@@ -144,22 +152,26 @@ template <class F> auto store::naming_an_older_one(task_id task, std::uint64_t g
 // Does the work; an error about a damaged image is thrown on with the newest older generation that is whole.
 
 inline void store::verify(const image& of) const {
+  node_heap_scope process_heap;
   detail::check_ours(*state_, of);
   naming_an_older_one(of.task(), of.generation(), [&] { detail::verify_image(*state_, of); });
 }
 
 inline void store::map(const image& of, char* region_base) const {
+  node_heap_scope process_heap;
   detail::check_ours(*state_, of);
   detail::resumer(*state_, of, region_base, false).run();
 }
 
 inline void store::resume_into(const image& of, char* region_base) const {
+  node_heap_scope process_heap;
   detail::check_ours(*state_, of);
   naming_an_older_one(of.task(), of.generation(),
                       [&] { detail::resumer(*state_, of, region_base, true).run(); });
 }
 
 inline image store::load(task_id task, std::uint64_t generation) const {
+  node_heap_scope process_heap;
   if (generation == 0) {
     auto there = detail::list_generations(state_->images.get(), task);
     if (there.reason != 0 && there.reason != ENOENT)
@@ -180,6 +192,7 @@ inline void store::unlink(task_id task, std::uint64_t generation, bool committed
 }
 
 inline void store::collect(task_id task, const image& current) {
+  node_heap_scope process_heap;
   detail::check_ours(*state_, current);
   if (current.task() != task)
     throw error(errc::image_foreign, "cannot collect images of task " + to_string(task) + " by " + to_string(current));
@@ -196,6 +209,7 @@ inline void store::collect(task_id task, const image& current) {
 }
 
 inline void store::discard(const image& unwanted) {
+  node_heap_scope process_heap;
   detail::check_ours(*state_, unwanted);
   auto there = detail::list_generations(state_->images.get(), unwanted.task());
   if (there.committed.empty() || there.committed.back() != unwanted.generation()) return;
@@ -203,6 +217,7 @@ inline void store::discard(const image& unwanted) {
 }
 
 inline void store::remove(task_id task) {
+  node_heap_scope process_heap;
   constexpr int attempts = 10; // a node that dies may be writing still
   for (int attempt = 0; attempt < attempts; ++attempt) {
     auto there = detail::list_generations(state_->images.get(), task);
@@ -218,6 +233,7 @@ inline void store::remove(task_id task) {
 }
 
 inline stored_task store::examine(task_id task, bool verify_pages) const {
+  node_heap_scope process_heap;
   stored_task found;
   found.task = task;
   auto there = detail::list_generations(state_->images.get(), task);
@@ -250,6 +266,7 @@ inline stored_task store::examine(task_id task, bool verify_pages) const {
 }
 
 inline std::vector<stored_task> store::list(bool verify_pages) const {
+  node_heap_scope process_heap;
   std::vector<task_id> tasks;
   int reason = detail::for_each_name(state_->images.get(), ".", [&](std::string_view name) {
     if (auto task = detail::parse_task_id(name)) tasks.push_back(*task);

@@ -89,7 +89,9 @@ private:
   void send_offer(resident& task, const memory_survey& memory, const byte_writer& bundle,
                   const std::vector<std::byte>& manifest, bool with_pages);
   void claim(task_id task, std::uint64_t epoch, node_id source);
+  void accept_offer(task_id id, std::unique_ptr<arrival> incoming);
   void granted(resident& task);
+  void tell_taken(node_id source, task_id task, std::uint64_t epoch);
   void drop_arrival(resident& task) noexcept;
   void refuse(node_id source, task_id task, std::uint64_t epoch, const failure& why);
   void taken(resident& task);
@@ -388,7 +390,6 @@ inline void transfer_engine::vacate(resident& task) {
   if (task.open_call != 0) with_.calls.close(task.open_call);
   with_.departed.note(region, id, task.control->name, order->target);
   scheduler::answered(task, want_move);
-  with_.home.residents().retire(task, with_.home.records().find(id));
   with_.space.close(region);
   if (order->offered.valid()) {
     try {
@@ -398,8 +399,17 @@ inline void transfer_engine::vacate(resident& task) {
     }
   }
   answer_asker(order->asker, order->why);
+  std::unique_ptr<arrival> comes_back;
+  {
+    held guard(task.lock);
+    comes_back = std::move(order->incoming);
+    task.move = nullptr;
+    task.id = {}; // from here on an offer finds that the task is not here
+  }
+  with_.home.residents().retire(task, id, with_.home.records().find(id));
   delete order;
   fault_point("source.vacated");
+  if (comes_back) accept_offer(id, std::move(comes_back));
 }
 
 inline void transfer_engine::ended(resident& task) noexcept {
@@ -438,23 +448,9 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
   task_id id(message.getTask());
   std::uint64_t epoch = message.getEpoch();
   fault_point("target.offered");
-  if (resident* there = with_.home.find_here(id)) {
-    bool ran = false;
-    {
-      held guard(there->lock);
-      ran = there->id == id && there->move == nullptr && there->epoch == epoch + 1;
-    }
-    if (ran) {
-      send_message(with_.network, source, [&](protocol::Message::Builder reply) {
-        auto taken = reply.initTaken();
-        taken.setTask(id.bits());
-        taken.setEpoch(epoch);
-      });
-    }
-    return; // the offer came twice, or late
-  }
   auto incoming = std::make_unique<arrival>();
   incoming->source = source;
+  incoming->epoch = epoch;
   incoming->region = region_number::from_bits(message.getRegion());
   incoming->control = message.getControl();
   incoming->clock = message.getClock();
@@ -467,6 +463,40 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
   incoming->bundle = message.getBundle();
   incoming->bytes.assign(reinterpret_cast<const std::byte*>(attachment.begin()),
                          reinterpret_cast<const std::byte*>(attachment.end()));
+  if (resident* there = with_.home.find_here(id)) {
+    bool gone = false; // between our look and now
+    bool runs = false;
+    bool overdue = false;
+    {
+      held guard(there->lock);
+      gone = there->id != id;
+      move_order* order = gone ? nullptr : there->move;
+      if (order != nullptr && epoch > order->epoch &&
+          (order->phase == move_phase::vacating || order->phase == move_phase::offered)) {
+        // It left, ran, and comes back before its last memory here is gone.
+        overdue = order->phase == move_phase::offered;
+        order->incoming = std::move(incoming);
+      } else {
+        runs = !gone && there->epoch == epoch + 1;
+      }
+    }
+    if (overdue) taken(*there);
+    if (runs) tell_taken(source, id, epoch); // the offer came twice
+    if (!gone) return;
+  }
+  accept_offer(id, std::move(incoming));
+}
+
+inline void transfer_engine::tell_taken(node_id source, task_id task, std::uint64_t epoch) {
+  send_message(with_.network, source, [&](protocol::Message::Builder message) {
+    auto taken = message.initTaken();
+    taken.setTask(task.bits());
+    taken.setEpoch(epoch);
+  });
+}
+
+inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> incoming) {
+  std::uint64_t epoch = incoming->epoch;
   bool small = incoming->manifest.empty();
   resident& task = with_.home.residents().enter(id, epoch, nullptr, with_.home.records().find(id), run_state::frozen);
   {
@@ -586,7 +616,7 @@ inline void transfer_engine::drop_arrival(resident& task) noexcept {
   }
   delete order;
   scheduler::answered(task, want_move);
-  with_.home.residents().retire(task, with_.home.records().find(id));
+  with_.home.residents().retire(task, id, with_.home.records().find(id));
   if (region) with_.space.close(region);
 }
 
@@ -626,13 +656,8 @@ inline void transfer_engine::granted(resident& task) {
 #ifdef MIGRATE_ASAN
   control.suspended.fake_stack = nullptr;
 #endif
-  task_id id = task.id;
   // The source hears of it before the task's first instruction can be seen by anybody.
-  send_message(with_.network, from.source, [&](protocol::Message::Builder message) {
-    auto taken = message.initTaken();
-    taken.setTask(id.bits());
-    taken.setEpoch(order->epoch);
-  });
+  tell_taken(from.source, task.id, order->epoch);
   fault_point("target.taken");
   with_.departed.forget(control.region);
   delete order;
@@ -804,12 +829,7 @@ inline void transfer_engine::on_node_back(node_id node) {
   }
   for (const auto& [id, unused] : came_from) {
     resident* task = with_.home.find_here(id);
-    if (task == nullptr) continue;
-    send_message(with_.network, node, [&](protocol::Message::Builder message) {
-      auto taken = message.initTaken();
-      taken.setTask(id.bits());
-      taken.setEpoch(task->epoch - 1);
-    });
+    if (task != nullptr) tell_taken(node, id, task->epoch - 1);
   }
   for (const auto& [id, claimed] : unsure) {
     resident* task = with_.home.find_here(id);

@@ -32,6 +32,7 @@ enum class move_phase : std::uint8_t {
 struct arrival {
   // An offer as it came.
   node_id source;
+  std::uint64_t epoch = 0;
   region_number region;
   std::uintptr_t control = 0;
   std::int64_t clock = 0;
@@ -53,7 +54,7 @@ struct move_order {
   bool spawning = false;                        // the task has yet to begin: spawned for another node
   bool target_lost = false;                     // offered, and the target cannot be heard
   image offered;                                // the generation made for this move, if one was
-  std::unique_ptr<arrival> incoming;
+  std::unique_ptr<arrival> incoming;            // on the target; on the source: the task comes back already
   std::chrono::steady_clock::time_point frozen_at;
 };
 // Guarded by its resident's lock; the phases `asked`, `vacating` and `arriving` belong to the worker that

@@ -1,0 +1,65 @@
+// Which user owns the other end of a loopback connection.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include <migrate/rpc/socket_address.hpp>
+
+namespace migrate::detail {
+
+inline std::string in_proc_form(const socket_address& address) {
+  // As /proc/net/tcp and tcp6 print it: the words of the address as this machine reads them, then the port.
+  char text[48];
+  if (address.family() == AF_INET) {
+    std::snprintf(text, sizeof text, "%08X:%04X", address.v4().sin_addr.s_addr, address.port());
+  } else {
+    const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(&address.v6().sin6_addr);
+    std::snprintf(text, sizeof text, "%08X%08X%08X%08X:%04X", words[0], words[1], words[2], words[3], address.port());
+  }
+  return text;
+}
+
+enum class loopback_end {
+  peer,     // the connected socket at the other end
+  listener, // the socket that listens at the address that was called
+};
+
+inline bool owned_by_us(int socket, loopback_end which) {
+  // Whether that socket belongs to this process's user or to root. Between loopback addresses there are no
+  // credentials, and any user of the host could call or be called. True when the kernel does not tell (no /proc). A
+  // socket that its owner has closed counts as nobody's. Follows proc(5), /proc/net/tcp.
+  auto local = socket_address::local_of(socket), peer = socket_address::peer_of(socket);
+  std::string here = in_proc_form(local), there = in_proc_form(peer);
+  std::string there_any = there;
+  for (std::size_t i = 0; i < there.find(':'); ++i) there_any[i] = '0';
+  for (const char* path : {"/proc/net/tcp", "/proc/net/tcp6"}) {
+    std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path, "re"), &std::fclose);
+    if (!file) {
+      if (path == std::string("/proc/net/tcp")) return true;
+      continue;
+    }
+    char line[512];
+    while (std::fgets(line, sizeof line, file.get()) != nullptr) {
+      char owner_end[64], other_end[64];
+      unsigned state = 0, uid = 0;
+      unsigned long inode = 0;
+      if (std::sscanf(line, " %*d: %63s %63s %x %*s %*s %*s %u %*u %lu", owner_end, other_end, &state, &uid, &inode) != 5)
+        continue;
+      bool matches = which == loopback_end::peer
+                         ? there == owner_end && here == other_end
+                         : state == 10 && (there == owner_end || there_any == owner_end ||
+                                           std::string(owner_end) == std::string(32, '0') + there.substr(there.find(':')));
+      if (matches) return inode != 0 && (uid == ::geteuid() || uid == 0);
+    }
+  }
+  return false;
+}
+
+} // namespace migrate::detail
