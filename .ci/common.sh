@@ -23,9 +23,12 @@ need_packages() {
   missing=$(missing_packages "$@")
   missing=${missing% }
   [ -n "$missing" ] || return 0
+  listed=yes
+  ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || listed=no
   if [ "$(id -u)" -ne 0 ]; then
     echo "Some packages are missing, and only root can install them. As root, run" >&2
     echo >&2
+    [ $listed = yes ] || echo "    apt-get update" >&2
     echo "    apt-get install $missing" >&2
     echo >&2
     echo "stopped: install the packages above, then run this again" >&2
@@ -33,14 +36,12 @@ need_packages() {
   fi
   echo "installing $missing"
   log=$(mktemp)
-  updated=no
-  if ! ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1; then
+  if [ $listed = no ]; then
     apt update >"$log" 2>&1 || { cat "$log"; rm -f "$log"; stop "apt-get update failed"; }
-    updated=yes
   fi
   if ! apt install -y --no-install-recommends $missing >"$log" 2>&1; then
     # A list that is there may be old, and name versions that the archive no longer has.
-    [ $updated = yes ] || apt update >>"$log" 2>&1 || :
+    [ $listed = no ] || apt update >>"$log" 2>&1 || :
     apt install -y --no-install-recommends $missing >>"$log" 2>&1 ||
       { cat "$log"; rm -f "$log"; stop "apt-get install $missing failed"; }
   fi

@@ -29,7 +29,8 @@ double microseconds(bench_clock::duration time) {
 }
 
 double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
+                   values.end());
   return values[values.size() / 2];
 }
 
@@ -117,7 +118,8 @@ int main(int argc, char** argv) {
     links.set_address(node_id(2), node_address);
 
     auto io = kj::setupAsyncIo();
-    auto stream = io.provider->getNetwork().parseAddress(rpc_address).wait(io.waitScope)->connect().wait(io.waitScope);
+    auto stream =
+        io.provider->getNetwork().parseAddress(rpc_address).wait(io.waitScope)->connect().wait(io.waitScope);
     capnp::TwoPartyClient client(*stream);
     capnp::Capability::Client server = client.bootstrap();
 
@@ -166,7 +168,8 @@ int main(int argc, char** argv) {
     }
     events.wait(expected);
     double seconds = microseconds(bench_clock::now() - start) / 1e6;
-    std::printf("200 messages with 1 MiB attached: %.0f MiB/s\n", static_cast<double>(bulk_messages) / seconds);
+    std::printf("200 messages with 1 MiB attached: %.0f MiB/s\n",
+                static_cast<double>(bulk_messages) / seconds);
     links.stop();
     loop.stop();
   }
@@ -177,7 +180,8 @@ int main(int argc, char** argv) {
               "empty Cap'n Proto call: %.1f us (medians of %d rounds of %d)\n",
               median(ours), median(ours_woken), median(theirs), rounds, calls);
   double ratio = median(ratios);
-  std::printf("ratio: median %.2f, min %.2f, max %.2f\n", ratio, *std::min_element(ratios.begin(), ratios.end()),
+  std::printf("ratio: median %.2f, min %.2f, max %.2f\n", ratio,
+              *std::min_element(ratios.begin(), ratios.end()),
               *std::max_element(ratios.begin(), ratios.end()));
   std::printf("message and answer vs empty Cap'n Proto call | %.2f x | <= 0.70 x | %s\n", ratio,
               ratio <= 0.7 ? "ok" : "short");

@@ -30,7 +30,8 @@ const migrate::detail::region_number region(migrate::region_class::large, 3);
 const migrate::task_id task(migrate::node_id(1), 1, 0);
 
 double now() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 [[noreturn]] void fail(const char* what) {
@@ -173,8 +174,8 @@ void row(const std::string& what, const std::vector<double>& ratios, double most
   std::vector<double> sorted = ratios;
   std::sort(sorted.begin(), sorted.end());
   double middle = sorted[sorted.size() / 2];
-  std::printf("%s | %.2f x (%.2f to %.2f) | <= %.1f x | %s\n", what.c_str(), middle, sorted.front(), sorted.back(),
-              most, middle <= most ? "ok" : "short");
+  std::printf("%s | %.2f x (%.2f to %.2f) | <= %.1f x | %s\n", what.c_str(), middle, sorted.front(),
+              sorted.back(), most, middle <= most ? "ok" : "short");
 }
 
 void run(const std::string& directory) {
@@ -206,12 +207,15 @@ void run(const std::string& directory) {
       ratios.push_back(took.all() / plain.back().all());
     }
     mine.remove(task);
-    std::string name = size < mebibyte ? std::to_string(size / 1024) + " KiB" : std::to_string(size / mebibyte) + " MiB";
-    std::printf("  %s on %s: write %.0f us, commit %.0f us; map and touch %.0f us, resume and touch %.0f us\n",
-                name.c_str(), directory.c_str(), median(plain, [](const cost& c) { return c.out; }),
-                median(moved, [](const cost& c) { return c.out; }),
-                median(plain, [](const cost& c) { return c.in; }), median(moved, [](const cost& c) { return c.in; }));
-    if (size >= mebibyte) row("store: " + name + " dirty, commit until touched again (" + directory + ")", ratios, 1.5);
+    std::string name =
+        size < mebibyte ? std::to_string(size / 1024) + " KiB" : std::to_string(size / mebibyte) + " MiB";
+    std::printf(
+        "  %s on %s: write %.0f us, commit %.0f us; map and touch %.0f us, resume and touch %.0f us\n",
+        name.c_str(), directory.c_str(), median(plain, [](const cost& c) { return c.out; }),
+        median(moved, [](const cost& c) { return c.out; }), median(plain, [](const cost& c) { return c.in; }),
+        median(moved, [](const cost& c) { return c.in; }));
+    if (size >= mebibyte)
+      row("store: " + name + " dirty, commit until touched again (" + directory + ")", ratios, 1.5);
   }
 
   // A second, small task lies above the large one; the two move in turn.
@@ -242,11 +246,12 @@ void run(const std::string& directory) {
     moved.push_back(move(task, base, round * 31 % 1023 * mebibyte, all));
     ratios.push_back(moved.back().all() / reference.back().all());
   }
-  std::printf("  1 MiB of 1 GiB on %s: commit %.0f us, resume and touch %.0f us; 1 MiB of 1 MiB: %.0f us, %.0f us\n",
-              directory.c_str(), median(moved, [](const cost& c) { return c.out; }),
-              median(moved, [](const cost& c) { return c.in; }),
-              median(reference, [](const cost& c) { return c.out; }),
-              median(reference, [](const cost& c) { return c.in; }));
+  std::printf(
+      "  1 MiB of 1 GiB on %s: commit %.0f us, resume and touch %.0f us; 1 MiB of 1 MiB: %.0f us, %.0f us\n",
+      directory.c_str(), median(moved, [](const cost& c) { return c.out; }),
+      median(moved, [](const cost& c) { return c.in; }),
+      median(reference, [](const cost& c) { return c.out; }),
+      median(reference, [](const cost& c) { return c.in; }));
   row("store: 1 MiB dirty of 1 GiB against 1 MiB of 1 MiB (" + directory + ")", ratios, 1.3);
   mine.remove(small_task);
   mine.remove(task);

@@ -1,15 +1,16 @@
 #!/bin/sh
-# Installs what is missing, builds everything and runs all tests: with GCC, with Clang, and those that can under
-# the address and undefined-behaviour sanitizers. Arguments choose among these: gcc, clang, sanitize.
+# Installs what is missing, builds everything and runs all tests: with GCC, with Clang, and some of them once more
+# in static executables and under the address and undefined-behaviour sanitizers. Arguments choose among these:
+# gcc, clang, static, sanitize.
 set -eu
 source=$(cd "$(dirname "$0")/.." && pwd)
 . "$source/.ci/common.sh"
 
-[ $# -gt 0 ] || set -- gcc clang sanitize
+[ $# -gt 0 ] || set -- gcc clang static sanitize
 for stage; do
   case $stage in
-    gcc | clang | sanitize) ;;
-    *) echo "usage: sh tests/run.sh [gcc] [clang] [sanitize]" >&2; exit 2 ;;
+    gcc | clang | static | sanitize) ;;
+    *) echo "usage: sh tests/run.sh [gcc] [clang] [static] [sanitize]" >&2; exit 2 ;;
   esac
 done
 
@@ -87,6 +88,9 @@ for stage; do
       run_stage gcc 'all all_verify_interface_header_sets' '^none$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++
       ;;
     clang) run_stage clang all '^(package|nobody)$' -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ ;;
+    static)
+      run_stage static all '^(package|nobody)$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++ -DMIGRATE_STATIC=ON
+      ;;
     sanitize)
       run_stage sanitize all '^package$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++ \
         -DMIGRATE_SANITIZE=address,undefined -DMIGRATE_BUILD_EXAMPLES=OFF -DMIGRATE_BUILD_BENCHMARKS=OFF

@@ -24,11 +24,13 @@ inline std::string size_text(std::uint64_t bytes) {
 }
 
 inline void print_table(std::ostream& out, const std::vector<migrate::stored_task>& tasks) {
-  std::vector<std::vector<std::string>> rows{{"task", "newest", "generations", "files", "on disk", "image", "state"}};
+  std::vector<std::vector<std::string>> rows{
+      {"task", "newest", "generations", "files", "on disk", "image", "state"}};
   for (const migrate::stored_task& one : tasks)
-    rows.push_back({to_string(one.task), one.generations.empty() ? "-" : std::to_string(one.generations.back()),
-                    std::to_string(one.generations.size()), std::to_string(one.files), size_text(one.file_bytes),
-                    size_text(one.image_bytes), one.problem.empty() ? "good" : "damaged"});
+    rows.push_back(
+        {to_string(one.task), one.generations.empty() ? "-" : std::to_string(one.generations.back()),
+         std::to_string(one.generations.size()), std::to_string(one.files), size_text(one.file_bytes),
+         size_text(one.image_bytes), one.problem.empty() ? "good" : "damaged"});
   std::vector<std::size_t> widths(rows[0].size(), 0);
   for (const auto& row : rows)
     for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
@@ -44,7 +46,8 @@ inline void print_table(std::ostream& out, const std::vector<migrate::stored_tas
   }
 }
 
-inline int look(std::ostream& out, std::ostream& err, const std::string& path, const std::string& name, bool verify) {
+inline int look(std::ostream& out, std::ostream& err, const std::string& path, const std::string& name,
+                bool verify) {
   migrate::store_options options;
   options.read_only = true;
   migrate::store store = migrate::store::open(path, options);
@@ -68,8 +71,9 @@ inline int look(std::ostream& out, std::ostream& err, const std::string& path, c
     ++damaged;
     err << "migrate-store: task " << to_string(one.task) << ": " << one.problem << '\n';
   }
-  out << "store " << to_string(store.id()) << ": " << tasks.size() << (tasks.size() == 1 ? " task, " : " tasks, ")
-      << size_text(bytes) << ", " << (verify ? "every page read, " : "") << damaged << " damaged\n";
+  out << "store " << to_string(store.id()) << ": " << tasks.size()
+      << (tasks.size() == 1 ? " task, " : " tasks, ") << size_text(bytes) << ", "
+      << (verify ? "every page read, " : "") << damaged << " damaged\n";
   return damaged > 0 ? 1 : 0;
 }
 
@@ -95,7 +99,9 @@ inline int run(const std::vector<std::string>& arguments, std::ostream& out, std
   std::string path, name;
   CLI::Validator is_task(
       [](std::string& text) -> std::string {
-        return migrate::detail::parse_task_id(text) ? "" : text + " is no task id, which looks like 3.42 or 3.42.7";
+        return migrate::detail::parse_task_id(text)
+                   ? ""
+                   : text + " is no task id, which looks like 3.42 or 3.42.7";
       },
       "TASK");
   auto add = [&](const char* verb, const char* what) {

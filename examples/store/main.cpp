@@ -2,6 +2,4 @@
 
 #include <iostream>
 
-int main(int argc, char** argv) {
-  return migrate_store::run({argv + 1, argv + argc}, std::cout, std::cerr);
-}
+int main(int argc, char** argv) { return migrate_store::run({argv + 1, argv + argc}, std::cout, std::cerr); }

@@ -60,8 +60,13 @@ public:
   bool first() const noexcept { return id_ == detail::family::registrar; }
   std::string address() const { return network_->address(); }
 
-  template <class F, class... A> auto run(F&& function, A&&... arguments) {
-    return spawn(spawn_options{.name = "main"}, std::forward<F>(function), std::forward<A>(arguments)...).join();
+  template <class F, class... A> auto run(const spawn_options& how, F&& function, A&&... arguments) {
+    return spawn(how, std::forward<F>(function), std::forward<A>(arguments)...).join();
+  }
+  template <class F, class... A>
+    requires std::invocable<std::decay_t<F>, std::decay_t<A>...>
+  auto run(F&& function, A&&... arguments) {
+    return run(spawn_options{.name = "main"}, std::forward<F>(function), std::forward<A>(arguments)...);
   }
   // Runs the function as a task and blocks the calling thread until it has ended. Returns its value or
   // throws its exception.
@@ -90,6 +95,7 @@ private:
   void on_welcome(protocol::Welcome::Reader message);
   void on_grant(node_id asker, protocol::GrantRequest::Reader message);
   void on_members(capnp::List<protocol::Member>::Reader list);
+  void sweep_regions();
   void report_end(detail::resident& task);
 
   void on_connected(node_id node, const peer_info& info) override;
@@ -106,6 +112,7 @@ private:
   std::optional<store> images_;
   detail::departed_regions departed_;
   std::optional<detail::region_space> space_;
+  std::optional<detail::vacated_regions> vacated_;
   std::optional<detail::page_scanner> scanner_;
   std::optional<detail::fault_guard> faults_;
   event_loop loop_;

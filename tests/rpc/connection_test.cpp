@@ -37,7 +37,8 @@ struct end {
   end(int socket, bool stream, const connection_limits& limits = {}) {
     loop.start();
     loop.run([&] {
-      conn = stream ? connection::adopt(loop, kj::heap<detail::socket_stream>(loop, socket), events, "the peer", limits)
+      conn = stream ? connection::adopt(loop, kj::heap<detail::socket_stream>(loop, socket), events,
+                                        "the peer", limits)
                     : connection::adopt(loop, socket, events, "the peer", limits);
     });
   }
@@ -80,11 +81,13 @@ TEST_CASE("messages of every size arrive whole") {
   sizes.push_back((5u << 20) + 1);
   auto fill = [](std::size_t size, char first) {
     std::string bytes(size, 0);
-    for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(first + static_cast<char>(i * 31 >> 3));
+    for (std::size_t i = 0; i < size; ++i)
+      bytes[i] = static_cast<char>(first + static_cast<char>(i * 31 >> 3));
     return bytes;
   };
   struct checker : connection_handler {
-    void on_message(connection&, protocol::Message::Reader message, kj::ArrayPtr<const kj::byte> attachment) override {
+    void on_message(connection&, protocol::Message::Reader message,
+                    kj::ArrayPtr<const kj::byte> attachment) override {
       std::lock_guard lock(mutex);
       auto text = message.getTest();
       texts.emplace_back(reinterpret_cast<const char*>(text.begin()), text.size());
@@ -163,7 +166,8 @@ TEST_CASE("many threads send at once and nothing is interleaved, when the socket
   for (int t = 0; t < threads; ++t)
     senders.emplace_back([&, t] {
       for (int i = 0; i < messages; ++i)
-        a.say(std::to_string(t) + ":" + std::to_string(i), std::string(static_cast<std::size_t>(i * 37 % 9000), 'z'));
+        a.say(std::to_string(t) + ":" + std::to_string(i),
+              std::string(static_cast<std::size_t>(i * 37 % 9000), 'z'));
     });
   std::map<int, int> next;
   for (int n = 0; n < threads * messages; ++n) {
@@ -315,7 +319,7 @@ TEST_CASE("a silent peer is found out by pings; one that answers them is kept") 
   connection_limits limits;
   limits.silence = 200ms;
   tcp_pair dead, alive;
-  end a(dead.one, false, limits);   // nobody answers at dead.two
+  end a(dead.one, false, limits); // nobody answers at dead.two
   end b(alive.one, false, limits);
   end c(alive.two, false, {});
   auto reason = a.events.wait("closed");

@@ -231,6 +231,8 @@ TEST_CASE("the script keeps its secrets to the owner and overwrites nothing") {
   }
   REQUIRE(::stat((files().path() + "/ours").c_str(), &status) == 0);
   CHECK((status.st_mode & 0777) == 0700);
-  CHECK(std::system(("sh '" MIGRATE_CREDENTIALS_SCRIPT "' node " + files().path() + "/ours one 2>/dev/null").c_str()) != 0);
-  CHECK(std::system(("sh '" MIGRATE_CREDENTIALS_SCRIPT "' node " + files().path() + "/empty one 2>/dev/null").c_str()) != 0);
+  CHECK(std::system(("sh '" MIGRATE_CREDENTIALS_SCRIPT "' node " + files().path() + "/ours one 2>/dev/null")
+                        .c_str()) != 0);
+  CHECK(std::system(("sh '" MIGRATE_CREDENTIALS_SCRIPT "' node " + files().path() + "/empty one 2>/dev/null")
+                        .c_str()) != 0);
 }

@@ -220,7 +220,8 @@ TEST_CASE("libuv handles, KJ promises, timers and posts make progress side by si
           uv_timer_init(stream->loop, &st.from_callback);
           st.from_callback.data = &st;
           uv_timer_start(
-              &st.from_callback, [](uv_timer_t* timer) { static_cast<state*>(timer->data)->got_inner.set(); }, 1, 0);
+              &st.from_callback, [](uv_timer_t* timer) { static_cast<state*>(timer->data)->got_inner.set(); },
+              1, 0);
           st.loop.detach(kj::evalLater([&st] { st.second_kj = true; }));
           uv_read_stop(stream);
           st.got_read.set();
@@ -245,6 +246,7 @@ TEST_CASE("libuv handles, KJ promises, timers and posts make progress side by si
   ::close(s.pair[1]);
 }
 
+#ifndef __SANITIZE_THREAD__ // which does not see the locks inside the KJ library
 TEST_CASE("a promise can be fulfilled from another thread through KJ's executor") {
   event_loop loop;
   loop.start();
@@ -256,6 +258,7 @@ TEST_CASE("a promise can be fulfilled from another thread through KJ's executor"
     REQUIRE(value == i + 1);
   }
 }
+#endif
 
 TEST_CASE("child processes and signals work as libuv handles") {
   event_loop loop;
@@ -282,7 +285,8 @@ TEST_CASE("child processes and signals work as libuv handles") {
     s.signal.data = &s;
     uv_signal_init(loop.uv(), &s.signal);
     uv_signal_start(
-        &s.signal, [](uv_signal_t* signal, int) { static_cast<state*>(signal->data)->signalled.set(); }, SIGUSR1);
+        &s.signal, [](uv_signal_t* signal, int) { static_cast<state*>(signal->data)->signalled.set(); },
+        SIGUSR1);
   });
   REQUIRE(s.exited.wait());
   CHECK(s.status == 7);

@@ -39,22 +39,86 @@ TEST_CASE("each difference is named, with what to do") {
   auto theirs = mine;
   std::string named, advice;
 
-  SECTION("protocol") { theirs.protocol = 2; named = "protocol's version differs: here it is 1, there 2"; advice = "same version"; }
-  SECTION("cluster") { theirs.cluster = {3, 5}; named = "the cluster differs"; advice = "another cluster"; }
-  SECTION("store") { theirs.store = {1, 3}; named = "the store differs"; advice = "same shared store"; }
-  SECTION("architecture") { theirs.architecture = "aarch64"; named = "there aarch64"; advice = "one architecture"; }
-  SECTION("executable") { theirs.objects[0].build[3] ^= 1; named = "the executable's build id"; advice = "same executable"; }
-  SECTION("library missing there") { theirs.objects.pop_back(); named = mine.objects.back().name + " is loaded here and not there"; advice = "LD_PRELOAD"; }
-  SECTION("library missing here") { theirs.objects.push_back({"libextra.so", 1, "x"}); named = "libextra.so is loaded there and not here"; advice = "LD_PRELOAD"; }
-  SECTION("library version") { theirs.objects[1].build = "other"; named = "the build id of " + mine.objects[1].name; advice = "same version of it"; }
-  SECTION("library order") { std::swap(theirs.objects[1], theirs.objects[2]); named = "library number 1 differs"; advice = "same order"; }
-  SECTION("load address") { theirs.objects[1].address += 4096; named = "the load address of " + mine.objects[1].name; advice = "ADDR_NO_RANDOMIZE"; }
-  SECTION("page size") { theirs.page_size = 65536; named = "page size differs: here it is 4096, there 65536"; advice = "kernels"; }
-  SECTION("plan base") { theirs.plan_base += 1; named = "base of the address plan"; advice = "MIGRATE_PLAN_BASE"; }
-  SECTION("plan size") { theirs.plan_size += 1; named = "size of the address plan"; advice = "MIGRATE_PLAN_BASE"; }
-  SECTION("classes") { theirs.classes.pop_back(); named = "number of region classes"; advice = "same version of migrate"; }
-  SECTION("class layout") { theirs.classes[2].size_bits++; named = "region class 2"; advice = "same version of migrate"; }
-  SECTION("processor lacks what the compiler used") { theirs.cpu_compiled.push_back("APX_F"); named = "APX_F, which this one lacks"; advice = "-march"; }
+  SECTION("protocol") {
+    theirs.protocol = 2;
+    named = "protocol's version differs: here it is 1, there 2";
+    advice = "same version";
+  }
+  SECTION("cluster") {
+    theirs.cluster = {3, 5};
+    named = "the cluster differs";
+    advice = "another cluster";
+  }
+  SECTION("store") {
+    theirs.store = {1, 3};
+    named = "the store differs";
+    advice = "same shared store";
+  }
+  SECTION("architecture") {
+    theirs.architecture = "aarch64";
+    named = "there aarch64";
+    advice = "one architecture";
+  }
+  SECTION("executable") {
+    theirs.objects[0].build[3] ^= 1;
+    named = "the executable's build id";
+    advice = "same executable";
+  }
+  SECTION("library missing there") {
+    theirs.objects.pop_back();
+    named = mine.objects.back().name + " is loaded here and not there";
+    advice = "LD_PRELOAD";
+  }
+  SECTION("library missing here") {
+    theirs.objects.push_back({"libextra.so", 1, "x"});
+    named = "libextra.so is loaded there and not here";
+    advice = "LD_PRELOAD";
+  }
+  SECTION("library version") {
+    theirs.objects[1].build = "other";
+    named = "the build id of " + mine.objects[1].name;
+    advice = "same version of it";
+  }
+  SECTION("library order") {
+    std::swap(theirs.objects[1], theirs.objects[2]);
+    named = "library number 1 differs";
+    advice = "same order";
+  }
+  SECTION("load address") {
+    theirs.objects[1].address += 4096;
+    named = "the load address of " + mine.objects[1].name;
+    advice = "ADDR_NO_RANDOMIZE";
+  }
+  SECTION("page size") {
+    theirs.page_size = 65536;
+    named = "page size differs: here it is 4096, there 65536";
+    advice = "kernels";
+  }
+  SECTION("plan base") {
+    theirs.plan_base += 1;
+    named = "base of the address plan";
+    advice = "MIGRATE_PLAN_BASE";
+  }
+  SECTION("plan size") {
+    theirs.plan_size += 1;
+    named = "size of the address plan";
+    advice = "MIGRATE_PLAN_BASE";
+  }
+  SECTION("classes") {
+    theirs.classes.pop_back();
+    named = "number of region classes";
+    advice = "same version of migrate";
+  }
+  SECTION("class layout") {
+    theirs.classes[2].size_bits++;
+    named = "region class 2";
+    advice = "same version of migrate";
+  }
+  SECTION("processor lacks what the compiler used") {
+    theirs.cpu_compiled.push_back("APX_F");
+    named = "APX_F, which this one lacks";
+    advice = "-march";
+  }
   SECTION("the other way") {
     auto changed = mine;
     changed.cpu_compiled.push_back("APX_F");
@@ -63,7 +127,11 @@ TEST_CASE("each difference is named, with what to do") {
     CHECK(text->find("APX_F, which the other node's lacks") != std::string::npos);
     return;
   }
-  SECTION("the C library has chosen differently") { theirs.cpu_active.push_back("FMA4"); named = "the processor feature FMA4, which this node lacks"; advice = "GLIBC_TUNABLES=glibc.cpu.hwcaps=-FMA4"; }
+  SECTION("the C library has chosen differently") {
+    theirs.cpu_active.push_back("FMA4");
+    named = "the processor feature FMA4, which this node lacks";
+    advice = "GLIBC_TUNABLES=glibc.cpu.hwcaps=-FMA4";
+  }
 
   auto text = first_difference(mine, theirs);
   REQUIRE(text);
@@ -78,7 +146,9 @@ TEST_CASE("what cannot matter is no difference") {
   const auto mine = identity::of_this_process({1, 2}, {3, 4});
   auto theirs = mine;
   SECTION("a joining node does not know its cluster") { theirs.cluster = {}; }
-  SECTION("a processor feature that neither compiler nor C library uses") { theirs.cpu_active.push_back("SOMETHING_NEW"); }
+  SECTION("a processor feature that neither compiler nor C library uses") {
+    theirs.cpu_active.push_back("SOMETHING_NEW");
+  }
   CHECK_FALSE(first_difference(mine, theirs));
   CHECK_FALSE(first_difference(theirs, mine));
 }

@@ -33,7 +33,8 @@ TEST_CASE("two nodes connect on the first message and talk both ways") {
   CHECK(a.links.incarnation_of(node_id(2)) == b.links.incarnation());
 }
 
-TEST_CASE("messages of a thread arrive in order and whole, while many threads send to a node that is being connected") {
+TEST_CASE("messages of a thread arrive in order and whole, while many threads send to a node that is being "
+          "connected") {
   node a(1), b(2);
   a.links.set_address(node_id(2), b.links.address());
   constexpr int threads = 4, messages = 300;
@@ -41,7 +42,8 @@ TEST_CASE("messages of a thread arrive in order and whole, while many threads se
   for (int t = 0; t < threads; ++t)
     senders.emplace_back([&, t] {
       for (int i = 0; i < messages; ++i)
-        a.say(2, std::to_string(t) + ":" + std::to_string(i), i % 50 == 0 ? 300'000 : static_cast<std::size_t>(i));
+        a.say(2, std::to_string(t) + ":" + std::to_string(i),
+              i % 50 == 0 ? 300'000 : static_cast<std::size_t>(i));
     });
   std::vector<int> next(threads, 0);
   for (int n = 0; n < threads * messages; ++n) {
@@ -159,6 +161,22 @@ TEST_CASE("who connects and talks nonsense or nothing is sent away, and others a
     REQUIRE(::send(raw, frame.data(), frame.size(), MSG_NOSIGNAL) > 0);
     CHECK(closed_by_peer(raw));
     CHECK(a.events.wait("refused").text.find("out of turn") != std::string::npos);
+  }
+  SECTION("a wrong hello and then a right one") {
+    std::vector<std::byte> frames;
+    for (std::uint64_t store : {3u, 2u}) {
+      capnp::MallocMessageBuilder message;
+      auto hello = message.initRoot<protocol::Message>().initHello();
+      hello.setNode(5);
+      hello.setIncarnation(4711);
+      identity::of_this_process({1, store}).write(hello.initIdentity());
+      connection::encode(frames, message, {}, {});
+    }
+    REQUIRE(::send(raw, frames.data(), frames.size(), MSG_NOSIGNAL) > 0);
+    ::shutdown(raw, SHUT_WR);
+    CHECK(closed_by_peer(raw));
+    CHECK(a.events.wait("refused").code == errc::not_compatible);
+    CHECK_FALSE(a.links.connected(node_id(5)));
   }
   SECTION("half a hello") {
     detail::frame_header header{detail::frame_magic, 1, 0, 100, 0, 0};

@@ -30,19 +30,27 @@ struct event {
 
 class recorder : public peer_listener, public connection_handler {
 public:
-  void on_connected(node_id node, const peer_info& info) override { add({"connected", node, info.address, {}, false, 0}); }
+  void on_connected(node_id node, const peer_info& info) override {
+    add({"connected", node, info.address, {}, false, 0});
+  }
   void on_message(connection& from, node_id node, protocol::Message::Reader message,
                   kj::ArrayPtr<const kj::byte> attachment) override {
     if (answer_joiners != no_node && node == no_node) owner->name(from, answer_joiners);
     if (message.isTest())
-      add({"message", node, std::string(message.getTest().asChars().begin(), message.getTest().size()), {}, false,
+      add({"message",
+           node,
+           std::string(message.getTest().asChars().begin(), message.getTest().size()),
+           {},
+           false,
            attachment.size()});
   }
   void on_message(connection& from, protocol::Message::Reader message,
                   kj::ArrayPtr<const kj::byte> attachment) override {
     on_message(from, no_node, message, attachment);
   }
-  void on_closed(connection&, const error& reason) override { add({"closed", {}, reason.what(), reason.code(), false, 0}); }
+  void on_closed(connection&, const error& reason) override {
+    add({"closed", {}, reason.what(), reason.code(), false, 0});
+  }
   void on_disconnected(node_id node, const error& reason, bool gone) override {
     add({"disconnected", node, reason.what(), reason.code(), gone, 0});
   }
@@ -52,6 +60,7 @@ public:
   void on_refused(const std::string&, const error& reason) override {
     add({"refused", {}, reason.what(), reason.code(), false, 0});
   }
+  void on_drained(node_id node) override { add({"drained", node, "", {}, false, 0}); }
   void on_drained(connection&) override { add({"drained", {}, "", {}, false, 0}); }
 
   event wait(const std::string& kind, std::chrono::seconds limit = std::chrono::seconds(30)) {
@@ -90,7 +99,8 @@ private:
 };
 
 struct node {
-  explicit node(unsigned id, peer_options options = {}) : links(started(loop), prepared(std::move(options)), events) {
+  explicit node(unsigned id, peer_options options = {})
+      : links(started(loop), prepared(std::move(options)), events) {
     events.owner = &links;
     if (id != 0) links.set_own_id(node_id(static_cast<std::uint16_t>(id)), {7, 7});
     links.start();

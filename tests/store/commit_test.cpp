@@ -27,7 +27,8 @@ TEST_CASE("what was committed comes back at its addresses") {
   mine.fill(3, 1, 1);
   mine.fill(10, 100, 2);
   mine.fill(500, 31, 3);
-  std::vector<page_range> dirty{mine.pages(500, 31), mine.pages(3, 1), mine.pages(10, 60), mine.pages(70, 40)};
+  std::vector<page_range> dirty{mine.pages(500, 31), mine.pages(3, 1), mine.pages(10, 60),
+                                mine.pages(70, 40)};
   image of = here.commit(task, mine.number(), nullptr, dirty, dirty, bytes("control block"));
   CHECK(of.generation() == 1);
   CHECK(pages_of(of) == 132);

@@ -124,7 +124,8 @@ TEST_CASE("a flipped bit in a manifest or behind it is found at load") {
 TEST_CASE("a file cut short anywhere is refused") {
   two_generations of;
   auto size = std::filesystem::file_size(of.path(2));
-  for (std::uintmax_t length : {size - 1, size - 33, 30 * page + 4, 17 * page, page - 1, std::uintmax_t{1}, std::uintmax_t{0}}) {
+  for (std::uintmax_t length :
+       {size - 1, size - 33, 30 * page + 4, 17 * page, page - 1, std::uintmax_t{1}, std::uintmax_t{0}}) {
     std::filesystem::resize_file(of.path(2), length);
     auto problem = of.refusal();
     CHECK(problem.code() == errc::image_truncated);
@@ -176,7 +177,8 @@ TEST_CASE("images of another store, task or generation are foreign") {
   CHECK(caught([&] { other.verify(of.second); }).code() == errc::image_foreign);
   CHECK(caught([&] { other.map(of.second, of.mine.base()); }).code() == errc::image_foreign);
   CHECK(caught([&] { other.resume_into(of.second, of.mine.base()); }).code() == errc::image_foreign);
-  CHECK(caught([&] { other.commit(task, of.mine.number(), &of.second, {}, {}, {}); }).code() == errc::image_foreign);
+  CHECK(caught([&] { other.commit(task, of.mine.number(), &of.second, {}, {}, {}); }).code() ==
+        errc::image_foreign);
 
   std::filesystem::create_directories(elsewhere.store() + "/images/3.42");
   std::filesystem::permissions(elsewhere.store() + "/images/3.42", std::filesystem::perms::owner_all);
@@ -196,7 +198,8 @@ TEST_CASE("images of another store, task or generation are foreign") {
 TEST_CASE("an image file that others may touch, or that is no file, is refused") {
   two_generations of;
   SECTION("writable by the group") {
-    std::filesystem::permissions(of.path(2), std::filesystem::perms::group_write, std::filesystem::perm_options::add);
+    std::filesystem::permissions(of.path(2), std::filesystem::perms::group_write,
+                                 std::filesystem::perm_options::add);
     CHECK(of.refusal().code() == errc::store_owner);
     CHECK(caught([&] { of.writer.load(task); }).code() == errc::store_owner);
   }

@@ -87,21 +87,21 @@ TEST_CASE("extents and files that make no sense are refused although the checksu
     return parse_result(example(std::move(files), std::move(extents)).encode()) == errc::image_damaged;
   };
   const std::uint32_t region_pages = static_cast<std::uint32_t>(medium.size() / page);
-  CHECK(refuses({good}, {{0, 10, 0, 0}, {9, 10, 0, 50}}));              // overlap
-  CHECK(refuses({good}, {{20, 1, 0, 0}, {0, 1, 0, 1}}));                // out of order
-  CHECK(refuses({good}, {{0, 0, 0, 0}}));                               // empty
-  CHECK(refuses({good}, {{0, 1, 1, 0}}));                               // no such file
-  CHECK(refuses({good}, {{0, 2, 0, 99}}));                              // past the file's pages
-  CHECK(refuses({good}, {{0, 2, 0, 0xffff'ffff}}));                     // overflow in the file
-  CHECK(refuses({good}, {{region_pages - 1, 2, 0, 0}}));                // past the region
-  CHECK(refuses({good}, {{0xffff'ffff, 2, 0, 0}}));                     // overflow in the region
-  CHECK(refuses({good}, {{0, 0xffff'ffff, 0, 0}}));                     // enormous
-  CHECK(refuses({good, good}, {}));                                     // the same file twice
-  CHECK(refuses({{10, 100 * (page + 8), 11, 100, 0}}, {}));             // written by a later generation
-  CHECK(refuses({{0, 100 * (page + 8), 11, 100, 0}}, {}));              // by none
-  CHECK(refuses({{4, 99 * (page + 8), 11, 100, 0}}, {}));               // shorter than its pages
-  CHECK(refuses({{4, page, 11, 0xffff'ffff, 0}}, {}));                  // much shorter
-  CHECK(refuses({{4, 100 * (page + 8), 11, 0, 0}}, {}));                // no pages
+  CHECK(refuses({good}, {{0, 10, 0, 0}, {9, 10, 0, 50}}));  // overlap
+  CHECK(refuses({good}, {{20, 1, 0, 0}, {0, 1, 0, 1}}));    // out of order
+  CHECK(refuses({good}, {{0, 0, 0, 0}}));                   // empty
+  CHECK(refuses({good}, {{0, 1, 1, 0}}));                   // no such file
+  CHECK(refuses({good}, {{0, 2, 0, 99}}));                  // past the file's pages
+  CHECK(refuses({good}, {{0, 2, 0, 0xffff'ffff}}));         // overflow in the file
+  CHECK(refuses({good}, {{region_pages - 1, 2, 0, 0}}));    // past the region
+  CHECK(refuses({good}, {{0xffff'ffff, 2, 0, 0}}));         // overflow in the region
+  CHECK(refuses({good}, {{0, 0xffff'ffff, 0, 0}}));         // enormous
+  CHECK(refuses({good, good}, {}));                         // the same file twice
+  CHECK(refuses({{10, 100 * (page + 8), 11, 100, 0}}, {})); // written by a later generation
+  CHECK(refuses({{0, 100 * (page + 8), 11, 100, 0}}, {}));  // by none
+  CHECK(refuses({{4, 99 * (page + 8), 11, 100, 0}}, {}));   // shorter than its pages
+  CHECK(refuses({{4, page, 11, 0xffff'ffff, 0}}, {}));      // much shorter
+  CHECK(refuses({{4, 100 * (page + 8), 11, 0, 0}}, {}));    // no pages
 }
 
 TEST_CASE("random bytes with a right checksum are refused or parsed, and nothing worse") {

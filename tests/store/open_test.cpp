@@ -49,7 +49,8 @@ TEST_CASE("nodes that make the same store at once agree on it") {
     directory dir;
     migrate::store_id ids[4];
     std::vector<std::thread> threads;
-    for (auto& id : ids) threads.emplace_back([&dir, &id] { id = store::open(dir.store(), creating()).id(); });
+    for (auto& id : ids)
+      threads.emplace_back([&dir, &id] { id = store::open(dir.store(), creating()).id(); });
     for (auto& thread : threads) thread.join();
     for (auto& id : ids) CHECK(id == store::open(dir.store()).id());
   }

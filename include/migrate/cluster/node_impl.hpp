@@ -109,6 +109,13 @@ inline node::node(node_options options) : options_(std::move(options)) {
 
   open_store();
   space_.emplace();
+  vacated_.emplace(*space_, +[]() noexcept {
+    node_heap_scope scope;
+    node& here = *detail::this_node;
+    here.loop_.post([&here] {
+      here.loop_.after(detail::vacated_regions::patience, [&here] { here.sweep_regions(); });
+    });
+  });
   scanner_.emplace();
   faults_.emplace(departed_);
   loop_.start();
@@ -228,10 +235,10 @@ inline void node::open_store() {
 }
 
 inline void node::set_tables() {
-  home_.emplace(id_, *network_, calls_, *space_);
+  home_.emplace(id_, *network_, *space_, *vacated_);
   post_.emplace(*home_, *network_);
   carriers_.add(detail::mail_carrier);
-  engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *space_, *scanner_, &*images_,
+  engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
                                                  carriers_, departed_, boot_id(), options_.most_inline});
   sleepers_.emplace(loop_);
   children_.emplace(loop_);
@@ -247,6 +254,10 @@ inline void node::set_tables() {
 
 inline void node::say(const std::string& line) const {
   if (!options_.quiet) std::fprintf(stderr, "migrate: node %s: %s\n", to_string(id_).c_str(), line.c_str());
+}
+
+inline void node::sweep_regions() {
+  if (vacated_->sweep()) loop_.after(detail::vacated_regions::patience, [this] { sweep_regions(); });
 }
 
 inline void node::report_end(detail::resident& task) {

@@ -76,6 +76,29 @@ struct mail_waiter {
   node_id node = no_node;    // or: its node is told
 };
 
+struct mail_queue {
+  // Senders that wait, each once: a place for somebody who no longer waits would be another's wake-up lost.
+  std::vector<mail_waiter> waiters;
+
+  void add(const mail_waiter& who) {
+    for (mail_waiter& each : waiters)
+      if (each.from == who.from) {
+        each = who;
+        return;
+      }
+    waiters.push_back(who);
+  }
+  bool remove(task_id from) noexcept {
+    return std::erase_if(waiters, [&](const mail_waiter& each) { return each.from == from; }) > 0;
+  }
+  mail_waiter pop() noexcept {
+    mail_waiter first = waiters.front();
+    waiters.erase(waiters.begin());
+    return first;
+  }
+  bool empty() const noexcept { return waiters.empty(); }
+};
+
 struct mail_lane {
   std::uint64_t key = 0;
   std::uint32_t capacity = 1024;
@@ -83,7 +106,7 @@ struct mail_lane {
   letter* first = nullptr;
   letter* last = nullptr;
   bool waited_for = false; // the receiver is parked for this lane
-  std::vector<mail_waiter> blocked;
+  mail_queue blocked;
 
   void push(letter* got) noexcept {
     got->next = nullptr;
@@ -108,16 +131,21 @@ struct mail_channel {
   std::deque<letter*> unseen;   // not confirmed, oldest first
   std::size_t under_way = 0;    // of these, how many were sent to `place`
   node_id place = no_node;      // no_node: ask the receiver's home
+  std::size_t window = most_under_way;
   std::uint64_t resent_from = ~std::uint64_t{0}; // the last gap that was reported
   bool on_hold = false;         // until mailAgain, or until a connection is lost
+  bool early = false;           // mailAgain came before the `full` or `held` that it ends
   std::size_t bytes = 0;
   errc failed = errc::ok;
+
+  static constexpr std::size_t most_under_way = 128;
+  bool more() const noexcept { return under_way < std::min(unseen.size(), window); }
 };
 
 struct inbox {
   std::vector<std::unique_ptr<mail_lane>> lanes;
   std::unordered_map<task_id, std::uint64_t> expected; // next sequence of senders that wrote from away
-  std::vector<mail_waiter> held;                       // told when the task's move is over
+  mail_queue held;                                     // told when the task's move is over
   std::vector<std::unique_ptr<mail_channel>> channels;
   std::size_t unseen = 0;  // letters in all channels
   bool settling = false;   // the sender waits for `unseen` to fall

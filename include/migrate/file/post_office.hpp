@@ -29,6 +29,8 @@ public:
   bool send_away(resident& from, task_id to, std::uint64_t key, const void* data, std::size_t bytes);
   // False when too much is under way already; the task is woken when that changes.
   errc take_failure(resident& from, task_id to) noexcept;
+  void stop_waiting(resident& from, task_id to, std::uint64_t key);
+  // It has given up sending: what room it waited for is another's.
   bool settled(resident& task, std::size_t most) noexcept;
   // Whether at most that much of what it sent is unconfirmed; if not, the task is woken as it falls.
   letter* receive(resident& task, std::uint64_t key, bool park_after) noexcept;
@@ -66,7 +68,6 @@ private:
   inbox& box_of(resident& task);
 
   static constexpr std::uint64_t again = ~std::uint64_t{0}; // no sequence: the receiver can take mail again
-  static constexpr std::size_t window_letters = 128;
   static constexpr std::size_t window_bytes = std::size_t{4} << 20;
 
   home_office& home_;
@@ -90,10 +91,11 @@ inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool
   bool wake = false;
   {
     held guard(receiver->lock);
-    if (receiver->id != to) return {verdict::not_here, 0};
+    run_state state = receiver->state.load();
+    if (receiver->id != to || state == run_state::none) return {verdict::not_here, 0};
     inbox& box = box_of(*receiver);
-    if (receiver->state.load() == run_state::frozen) {
-      box.held.push_back(sender);
+    if (state == run_state::frozen) {
+      box.held.add(sender);
       return {verdict::held, 0};
     }
     std::uint64_t* expected = nullptr;
@@ -107,11 +109,12 @@ inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool
     }
     mail_lane& lane = box.lane(mail->key);
     if (lane.count >= lane.capacity) {
-      lane.blocked.push_back(sender);
+      lane.blocked.add(sender);
       return {verdict::full, 0};
     }
     if (expected != nullptr) ++*expected;
     lane.push(mail);
+    if (!lane.blocked.empty()) lane.blocked.remove(sender.from);
     wake = std::exchange(lane.waited_for, false);
   }
   if (wake) this_scheduler->wake(*receiver);
@@ -140,7 +143,7 @@ inline bool post_office::send_away(resident& from, task_id to, std::uint64_t key
     held guard(from.lock);
     inbox& box = box_of(from);
     mail_channel& channel = box.channel(to);
-    if (channel.unseen.size() >= window_letters || channel.bytes >= window_bytes) {
+    if (channel.unseen.size() >= mail_channel::most_under_way || channel.bytes >= window_bytes) {
       box.settling = true;
       return false;
     }
@@ -172,17 +175,37 @@ inline letter* post_office::receive(resident& task, std::uint64_t key, bool park
   mail_waiter next;
   {
     held guard(task.lock);
-    if (task.mail == nullptr && !park_after) return nullptr;
-    mail_lane& lane = box_of(task).lane(key);
-    got = lane.pop();
-    lane.waited_for = got == nullptr && park_after;
-    if (got != nullptr && !lane.blocked.empty() && lane.count < lane.capacity) {
-      next = lane.blocked.front();
-      lane.blocked.erase(lane.blocked.begin());
+    mail_lane* lane = task.mail == nullptr ? nullptr : task.mail->find_lane(key);
+    if (lane == nullptr) {
+      if (!park_after) return nullptr;
+      node_heap_scope scope;
+      lane = &box_of(task).lane(key);
     }
+    got = lane->pop();
+    lane->waited_for = got == nullptr && park_after;
+    if (got != nullptr && !lane->blocked.empty() && lane->count < lane->capacity) next = lane->blocked.pop();
   }
-  if (next.from) tell_again(task.id, next);
+  if (next.from) {
+    node_heap_scope scope;
+    tell_again(task.id, next);
+  }
   return got;
+}
+
+inline void post_office::stop_waiting(resident& from, task_id to, std::uint64_t key) {
+  resident* receiver = home_.find_here(to);
+  if (receiver == nullptr) return;
+  mail_waiter next;
+  {
+    held guard(receiver->lock);
+    if (receiver->id != to || receiver->mail == nullptr) return;
+    receiver->mail->held.remove(from.id);
+    mail_lane* lane = receiver->mail->find_lane(key);
+    if (lane == nullptr || lane->blocked.remove(from.id)) return;
+    // It was told that there is room, and makes no use of it.
+    if (!lane->blocked.empty() && lane->count < lane->capacity) next = lane->blocked.pop();
+  }
+  if (next.from) tell_again(to, next);
 }
 
 inline void post_office::set_capacity(resident& task, std::uint64_t key, std::uint32_t capacity) {
@@ -191,7 +214,7 @@ inline void post_office::set_capacity(resident& task, std::uint64_t key, std::ui
     held guard(task.lock);
     mail_lane& lane = box_of(task).lane(key);
     lane.capacity = std::max<std::uint32_t>(capacity, 1);
-    all = std::exchange(lane.blocked, {});
+    all = std::exchange(lane.blocked.waiters, {});
   }
   for (const mail_waiter& each : all) tell_again(task.id, each);
 }
@@ -230,7 +253,7 @@ inline void post_office::transmit(task_id from, task_id to) {
       if (channel == nullptr || channel->on_hold) return;
       if (channel->place == no_node) channel->place = to.home();
       if (channel->place != home_.here()) {
-        for (; channel->under_way < channel->unseen.size(); ++channel->under_way) {
+        for (; channel->more(); ++channel->under_way) {
           letter* next = channel->unseen[channel->under_way];
           iovec bytes{next->bytes(), next->size};
           send_message(
@@ -282,34 +305,46 @@ inline bool post_office::seen(task_id from, task_id to, node_id by, verdict how,
         --box.unseen;
       }
     };
+    // An answer to any but the oldest letter, or from where the channel does not lead any more, is out of date.
+    bool of_oldest = by == channel->place && !channel->unseen.empty() && channel->unseen.front()->sequence == sequence;
     switch (how) {
     case verdict::accepted:
-      // An answer may overtake an earlier `full` or `held`, so each that lets mail through ends the hold.
-      channel->on_hold = false;
       if (sequence == again) {
+        if (!channel->on_hold) {
+          channel->early = by == channel->place;
+          return false;
+        }
         channel->under_way = 0;
+        channel->on_hold = false;
       } else {
+        std::size_t before = channel->unseen.size();
         confirm_below(sequence + 1);
+        if (channel->unseen.size() == before) return false;
+        channel->on_hold = false;
+        channel->window = std::min(channel->window + before - channel->unseen.size(), mail_channel::most_under_way);
       }
       break;
     case verdict::out_of_order:
-      if (by != channel->place) return false; // an old answer
+      if (by != channel->place) return false;
       confirm_below(sequence);
+      if (channel->on_hold) break;
       if (channel->under_way > 0 && channel->resent_from == sequence) return false; // on their way again
       channel->resent_from = sequence;
       channel->under_way = 0;
-      channel->on_hold = false;
       break;
     case verdict::held:
     case verdict::full:
-      if (by != channel->place) return false;
-      channel->on_hold = true;
+      if (!of_oldest) return false;
+      if (how == verdict::full) channel->window = std::max<std::size_t>(channel->window / 2, 2);
+      channel->on_hold = !std::exchange(channel->early, false);
       channel->under_way = 0;
-      return false;
+      if (channel->on_hold) return false;
+      break;
     case verdict::not_here:
-      if (by != channel->place) return false;
+      if (!of_oldest) return false;
       channel->under_way = 0;
       channel->on_hold = false;
+      channel->early = false;
       channel->place = place;
       if (by == to.home() && place == no_node) { // it has ended: nothing will ever take these
         channel->failed = errc::no_such_task;
@@ -318,7 +353,7 @@ inline bool post_office::seen(task_id from, task_id to, node_id by, verdict how,
       break;
     }
     wake = std::exchange(box.settling, false);
-    more = channel->under_way < channel->unseen.size();
+    more = !channel->on_hold && channel->more();
   }
   if (wake) this_scheduler->wake(*sender);
   return more;
@@ -377,6 +412,7 @@ inline void post_office::on_node_lost(node_id node, bool for_ever) {
       if (channel->place != node && !asks_home) continue;
       channel->under_way = 0;
       channel->on_hold = false;
+      channel->early = false;
       if (for_ever && channel->to.home() == node) {
         channel->failed = errc::home_unreachable;
         for (letter* lost : channel->unseen) letter_stock::discard(lost);
@@ -431,7 +467,7 @@ inline void post_office::go_on(resident& task) {
     held guard(task.lock);
     id = task.id;
     if (task.mail == nullptr) return;
-    held_back = std::exchange(task.mail->held, {});
+    held_back = std::exchange(task.mail->held.waiters, {});
     for (auto& channel : task.mail->channels)
       if (!channel->unseen.empty() && channel->under_way == 0) routes.push_back(channel->to);
   }
@@ -446,11 +482,12 @@ inline void post_office::forget(resident& task) noexcept {
     held guard(task.lock);
     box = std::exchange(task.mail, nullptr);
     id = task.id;
+    task.state.store(run_state::none); // mail that still comes finds nobody
   }
   if (box == nullptr) return;
-  for (const mail_waiter& each : box->held) tell_again(id, each);
+  for (const mail_waiter& each : box->held.waiters) tell_again(id, each);
   for (auto& lane : box->lanes)
-    for (const mail_waiter& each : lane->blocked) tell_again(id, each);
+    for (const mail_waiter& each : lane->blocked.waiters) tell_again(id, each);
   delete box;
 }
 
@@ -479,8 +516,13 @@ inline failure send(task_id to, std::uint64_t key, const void* data, std::size_t
                                            make_error_code(failed).message()};
     if (deadline == nullptr)
       park();
-    else if (!park_until(*deadline))
+    else if (!park_until(*deadline)) {
+      {
+        node_heap_scope scope;
+        this_post->stop_waiting(*current_task(), to, key);
+      }
       return {make_error_code(errc::timed_out), "sending to task " + to_string(to) + ": its mailbox stayed full"};
+    }
     safe_point();
   }
 }

@@ -15,6 +15,7 @@
 #include <migrate/home/records.hpp>
 #include <migrate/home/residents.hpp>
 #include <migrate/memory/region_pool.hpp>
+#include <migrate/memory/vacated_regions.hpp>
 #include <migrate/rpc/calls.hpp>
 #include <migrate/rpc/send.hpp>
 
@@ -22,8 +23,8 @@ namespace migrate::detail {
 
 class home_office {
 public:
-  home_office(node_id here, peers& network, call_table& calls, region_space& space)
-      : here_(here), network_(network), calls_(calls), space_(space), records_(here), pool_(space) {}
+  home_office(node_id here, peers& network, region_space& space, vacated_regions& vacated)
+      : here_(here), network_(network), space_(space), vacated_(vacated), records_(here), pool_(space) {}
 
   node_id here() const noexcept { return here_; }
   home_records& records() noexcept { return records_; }
@@ -93,8 +94,8 @@ private:
 
   node_id here_;
   peers& network_;
-  call_table& calls_;
   region_space& space_;
+  vacated_regions& vacated_;
   home_records records_;
   class residents residents_;
   spin_lock pool_lock_;
@@ -113,7 +114,7 @@ inline home_office::conceived home_office::conceive(task_id parent, region_class
   std::optional<region_pool::taken> taken;
   try {
     held guard(pool_lock_);
-    taken = pool_.take(kind);
+    taken = pool_.take(kind, place == here_);
   } catch (const error& refused) {
     return {std::nullopt, {refused.code(), refused.what()}};
   }
@@ -125,11 +126,6 @@ inline home_office::conceived home_office::conceive(task_id parent, region_class
     return {std::nullopt,
             {make_error_code(errc::region_exhausted),
              "this home has 16,777,216 tasks already; join or detach some, or spawn from another node"}};
-  }
-  if (place != here_) {
-    // The region is opened where the task is going to live.
-    space_.close(taken->region);
-    taken->zeroed = true;
   }
   return {birth{*id, taken->region, 1, taken->zeroed}, {}};
 }
@@ -205,13 +201,13 @@ inline void home_office::end_here(resident& task) noexcept {
   std::uint64_t epoch = task.epoch;
   region_number region = control.region;
   outcome how{control.outcome, {control.outcome_bytes, control.outcome_size}};
-  char* touched_end = std::max(const_cast<char*>(control.heap.high_water()), control.stack_top());
+  char* touched_end = end_of_touched(control);
   residents_.retire(task, id, id.home() == here_ ? records_.find(id) : nullptr);
   if (id.home() == here_) {
     record_end(id, epoch, std::move(how), touched_end);
     return;
   }
-  space_.close(region);
+  vacated_.vacate(region, touched_end);
   tell_end(id, epoch, how);
   held guard(untold_lock_);
   untold_.insert_or_assign(id, untold_end{epoch, std::move(how)});

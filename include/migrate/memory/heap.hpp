@@ -1,6 +1,7 @@
 // The heap inside a region.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -26,7 +27,7 @@ public:
   void* allocate(std::size_t bytes) noexcept {
     if (bytes <= detail::small_max) [[likely]] {
       unsigned index = detail::class_of_size(bytes);
-      if (void* block = take(slabs_[index])) [[likely]]
+      if (void* block = take(index)) [[likely]]
         return block;
       return allocate_small(index);
     }
@@ -40,7 +41,7 @@ public:
   // has no room for it. Zero bytes is a block like any other.
 
   void* allocate_if_easy(std::size_t bytes) noexcept {
-    return bytes <= detail::small_max ? take(slabs_[detail::class_of_size(bytes)]) : nullptr;
+    return bytes <= detail::small_max ? take(detail::class_of_size(bytes)) : nullptr;
   }
   // The same if it takes a few instructions; else null, and allocate() may do better.
 
@@ -55,12 +56,12 @@ public:
     if (!block) return;
     char* span = detail::span_of(block);
     auto* header = detail::header_at<detail::slab>(span);
-    if (header->tag == detail::tag_slab) [[likely]]
-      return give_back(header, block);
+    if (detail::is_slab(header)) [[likely]]
+      return put(header, block);
     deallocate_other(span, block);
   }
   // Gives a block back to the heap it came from, whichever that is; null does nothing. Ends the process with a
-  // message when there is no such block, where that is noticed.
+  // message when there is no such block, where that is noticed: always with MIGRATE_CHECKED_HEAP, else often.
 
   static std::size_t usable_size(const void* block) noexcept;
   // How many bytes of the block may be used: what was asked for or more.
@@ -106,47 +107,83 @@ private:
   friend struct heap_inspector;
   static constexpr std::size_t roomy = std::size_t{4} << 20;
   static constexpr unsigned lists = 6;
+  static constexpr std::uint8_t bin_depth = 8;
 
-  static void* take(detail::slab* from) noexcept {
-    if (!from) [[unlikely]]
-      return nullptr;
+  detail::heap_block* block_at(std::uint64_t place) const noexcept {
+    return reinterpret_cast<detail::heap_block*>(runs_.begin() + place * 16);
+  }
+  std::uint32_t place_of(const void* block) const noexcept {
+    return static_cast<std::uint32_t>((static_cast<const char*>(block) - runs_.begin()) >> 4);
+  }
+
+  void* take(unsigned index) noexcept {
+    if (index >= detail::first_binned) return take_from_bin(index);
+    detail::slab* from = small_slabs_[index];
+    return from ? take_from(from) : nullptr;
+  }
+
+  static void* take_from(detail::slab* from) noexcept {
     detail::heap_block* block = from->free;
     if (!block) [[unlikely]]
       return nullptr;
-    check_link(from, block);
+    if constexpr (detail::checked_heap) check_free_block(block);
     from->free = block->next;
+    __builtin_prefetch(block->next); // to be allocated next, and perhaps long out of the caches
     ++from->live;
-    block->key = 0;
+    if constexpr (detail::checked_heap) block->key = 0;
     return block;
   }
 
-  static void check_link([[maybe_unused]] const detail::slab* from, [[maybe_unused]] const detail::heap_block* block) {
-#ifdef MIGRATE_CHECKED_HEAP
-    if (detail::span_of(reinterpret_cast<const char*>(block) + 1) !=
-            detail::span_of(reinterpret_cast<const char*>(from) + 1) ||
-        block->key != detail::key_of(from))
-      detail::heap_fatal("a free block was written to", block);
-#endif
+  void* take_from_bin(unsigned index) noexcept {
+    std::uint32_t& bin = bins_[index - detail::first_binned];
+    if (bin == 0) return nullptr;
+    detail::heap_block* block = block_at(bin);
+    if constexpr (detail::checked_heap) check_free_block(block);
+    bin = static_cast<std::uint32_t>(block->below);
+    if constexpr (detail::checked_heap) block->key = 0;
+    return block;
   }
 
-  static void give_back(detail::slab* to, void* address) noexcept {
+  static void put(detail::slab* owner, void* address) noexcept {
     auto* block = static_cast<detail::heap_block*>(address);
-    if (block->key == detail::key_of(to)) [[unlikely]]
-      return give_back_suspect(to, block);
-#ifdef MIGRATE_CHECKED_HEAP
-    check_block(to, block);
-#endif
-    block->next = to->free;
-    block->key = detail::key_of(to);
-    to->free = block;
-    if (--to->live == 0) [[unlikely]]
-      slab_empty(to);
+    if constexpr (detail::checked_heap) check_block(owner, block);
+    if (owner->bin_limit != 0) return put_in_bin(owner, block);
+    give_back(owner, block);
+  }
+
+  [[gnu::noinline]] static void put_in_bin(detail::slab* owner, detail::heap_block* block) noexcept {
+    region_heap* heap = owner->heap;
+    std::uint32_t& bin = heap->bins_[owner->size_class - detail::first_binned];
+    std::uint32_t place = heap->place_of(block);
+    if (bin == place) detail::heap_fatal("double free", block);
+    std::uintptr_t depth = bin != 0 ? heap->block_at(bin)->key & detail::depth_bits : 0;
+    if (depth >= owner->bin_limit || owner->live <= owner->low) return give_back(owner, block);
+    block->below = bin;
+    block->key = depth + 1 + (detail::checked_heap ? detail::key_of(owner) : 0);
+    bin = place;
+  }
+
+  static void give_back(detail::slab* owner, detail::heap_block* block) noexcept {
+    if (owner->tag == detail::tag_full) [[unlikely]]
+      return give_back_to_full(owner, block);
+    if (owner->free == block || owner->live == 0) [[unlikely]]
+      detail::heap_fatal("double free", block);
+    block->next = owner->free;
+    if constexpr (detail::checked_heap) block->key = detail::key_of(owner);
+    owner->free = block;
+    if (--owner->live == 0) [[unlikely]]
+      slab_empty(owner);
   }
 
   static void deallocate_other(char* span, void* block) noexcept;
-  static void give_back_suspect(detail::slab* to, detail::heap_block* block) noexcept;
-  static void check_block(const detail::slab* owner, const void* block) noexcept;
+  static void check_block(const detail::slab* owner, const detail::heap_block* block) noexcept;
+  static void check_free_block(const detail::heap_block* block) noexcept;
+  static bool is_block(const detail::slab* owner, const void* block) noexcept;
+  static void slab_empty(detail::slab* owner) noexcept;
+  static void give_back_to_full(detail::slab* owner, detail::heap_block* block) noexcept;
+  bool empty_bins() noexcept;
   static detail::slab* inner_slab(char* span, const void* block) noexcept;
+  static detail::slab* slab_of(const void* block) noexcept;
 
   void* allocate_small(unsigned index) noexcept;
   void* allocate_big(std::size_t bytes, std::size_t alignment) noexcept;
@@ -159,12 +196,10 @@ private:
   detail::slab* new_slab(unsigned index) noexcept;
   detail::slab* new_whole_slab(unsigned index) noexcept;
   detail::slab* new_inner_slab(unsigned index, unsigned level) noexcept;
-  static void set_up_slab(detail::slab* made, unsigned index, region_heap* heap) noexcept;
+  void set_up_slab(detail::slab* made, unsigned index) noexcept;
   static bool extend(detail::slab* owner) noexcept;
   void link_slab(detail::slab* owner) noexcept;
   void unlink_slab(detail::slab* owner) noexcept;
-  void slab_full(detail::slab* owner) noexcept;
-  static void slab_empty(detail::slab* owner) noexcept;
   void free_slab(detail::slab* owner) noexcept;
   static bool is_whole(const detail::slab* owner) noexcept {
     char* at = reinterpret_cast<char*>(const_cast<detail::slab*>(owner));
@@ -188,11 +223,32 @@ private:
     levels_[index / 4] = static_cast<std::uint8_t>(levels_[index / 4] + (1 << (index % 4 * 2)));
   }
 
-  detail::slab* slabs_[detail::size_classes] = {}; // for each class a list of slabs that have room
+  detail::slab* first_slab(unsigned index) const noexcept {
+    if (index < detail::first_binned) return small_slabs_[index];
+    std::uint32_t place = slabs_[index - detail::first_binned];
+    return place == 0 ? nullptr : reinterpret_cast<detail::slab*>(runs_.begin() + std::uint64_t{place - 1} * 64);
+  }
+  void set_first_slab(unsigned index, detail::slab* first) noexcept {
+    if (index < detail::first_binned) {
+      small_slabs_[index] = first;
+      return;
+    }
+    auto* at = reinterpret_cast<const char*>(first);
+    slabs_[index - detail::first_binned] = first ? static_cast<std::uint32_t>((at - runs_.begin()) / 64 + 1) : 0;
+  }
+
+  detail::slab* small_slabs_[detail::first_binned] = {};
+  // For each class a list of the slabs that have room.
+  std::uint32_t slabs_[detail::size_classes - detail::first_binned] = {};
+  // The same for the larger classes, in units of 64 bytes from begin(), plus one.
+  std::uint32_t bins_[detail::size_classes - detail::first_binned] = {};
+  // For each of these the block freed last, in units of 16 bytes from begin(); under it a few that were freed before. A
+  // block freed just now is still in the caches, and its slab need not be looked at.
   detail::run_layer runs_;
   detail::mixed_span* mixed_[lists] = {};          // shared spans, by their longest free stretch
   std::uint8_t levels_[detail::size_classes / 4] = {};
   // For each class two bits: how large its next slab is to be.
+  std::uint8_t released_ = 0;                      // slabs given up since the last one made
 };
 // A heap for one task, in the task's region, with all it knows about itself in the region too: copied to another
 // process at the same addresses together with its memory, it goes on there.
@@ -204,33 +260,69 @@ private:
 // used more; what a block belongs to is found by masking its address. (Free lists for each slab: mimalloc,
 // Leijen and others, 2019; slabs: Bonwick, 1994.)
 
-[[gnu::noinline, gnu::cold]] inline void region_heap::give_back_suspect(detail::slab* to,
-                                                                        detail::heap_block* block) noexcept {
-  for (const detail::heap_block* one = to->free; one; one = one->next)
-    if (one == block) detail::heap_fatal("double free", block);
-  block->key = 0;
-  give_back(to, block);
-}
-
-inline void region_heap::check_block(const detail::slab* owner, const void* block) noexcept {
+inline bool region_heap::is_block(const detail::slab* owner, const void* block) noexcept {
   char* at = reinterpret_cast<char*>(const_cast<detail::slab*>(owner));
   char* span = detail::span_of(at + 1);
   std::size_t offset = detail::offset_in(span, block), first = detail::offset_in(span, at) + sizeof(detail::slab);
-  bool good;
   if (offset >= first)
-    good = (offset - first) % owner->block_size == 0 &&
+    return (offset - first) % owner->block_size == 0 &&
            (owner->wrapped ? offset + owner->block_size <= detail::span_size : offset < owner->bump);
-  else
-    good = owner->wrapped && offset >= sizeof(detail::slab) &&
-           (offset - sizeof(detail::slab)) % owner->block_size == 0 && offset < owner->bump;
-  if (!good) detail::heap_fatal("free of an address that is no block", block);
+  return owner->wrapped && offset >= sizeof(detail::slab) &&
+         (offset - sizeof(detail::slab)) % owner->block_size == 0 && offset < owner->bump;
+}
+
+[[gnu::noinline]] inline void region_heap::check_block(const detail::slab* owner,
+                                                       const detail::heap_block* block) noexcept {
+  if (!is_block(owner, block)) detail::heap_fatal("free of an address inside a block", block);
+  if ((block->key & ~detail::depth_bits) != detail::key_of(owner)) return;
+  const region_heap* heap = owner->heap; // a program may have written those bytes by chance
+  std::uint64_t place = owner->bin_limit != 0 ? heap->bins_[owner->size_class - detail::first_binned] : 0;
+  for (; place != 0; place = heap->block_at(place)->below)
+    if (heap->block_at(place) == block) detail::heap_fatal("double free", block);
+  for (const detail::heap_block* one = owner->free; one; one = one->next)
+    if (one == block) detail::heap_fatal("double free", block);
+}
+
+[[gnu::noinline]] inline void region_heap::check_free_block(const detail::heap_block* block) noexcept {
+  detail::slab* owner = slab_of(block);
+  if (!detail::is_slab(owner) || (block->key & ~detail::depth_bits) != detail::key_of(owner) || !is_block(owner, block))
+    detail::heap_fatal("a block was written to after it was freed", block);
+}
+
+[[gnu::noinline]] inline void region_heap::give_back_to_full(detail::slab* owner,
+                                                             detail::heap_block* block) noexcept {
+  owner->heap->link_slab(owner);
+  give_back(owner, block);
+}
+
+[[gnu::noinline]] inline void region_heap::slab_empty(detail::slab* owner) noexcept {
+  if (owner->next || owner->prev) owner->heap->free_slab(owner);
+}
+// A class keeps one empty slab, so that a program which goes to and fro does not make it each time.
+
+inline bool region_heap::empty_bins() noexcept {
+  bool any = false;
+  for (unsigned index = detail::first_binned; index < detail::size_classes; ++index)
+    while (bins_[index - detail::first_binned] != 0) {
+      auto* block = static_cast<detail::heap_block*>(take_from_bin(index));
+      give_back(slab_of(block), block);
+      any = true;
+    }
+  return any;
 }
 
 inline detail::slab* region_heap::inner_slab(char* span, const void* block) noexcept {
   auto* mixed = detail::header_at<detail::mixed_span>(span);
   unsigned first = mixed->first[detail::offset_in(span, block) / detail::granule_size];
-  if (first == detail::mixed_span::nothing) detail::heap_fatal("free of an address that is no block", block);
+  if (first == detail::mixed_span::nothing)
+    detail::heap_fatal("double free, or free of an address that is no block", block);
   return detail::slab_at(span, first);
+}
+
+inline detail::slab* region_heap::slab_of(const void* block) noexcept {
+  char* span = detail::span_of(block);
+  auto* header = detail::header_at<detail::slab>(span);
+  return header->tag == detail::tag_mixed ? inner_slab(span, block) : header;
 }
 
 [[gnu::noinline]] inline void region_heap::deallocate_other(char* span, void* block) noexcept {
@@ -239,16 +331,12 @@ inline detail::slab* region_heap::inner_slab(char* span, const void* block) noex
   if (header->tag == detail::tag_mixed) {
     auto* mixed = detail::header_at<detail::mixed_span>(span);
     header = inner_slab(span, block);
-    if (header->tag == detail::tag_slab) return give_back(header, block);
+    if (detail::is_slab(header)) return put(header, block);
     if (header->tag == detail::tag_solo) {
       header->tag = detail::tag_dead;
       return heap->give_granules(mixed, detail::granules_in(header->bump),
                                  detail::granules_in(header->limit - header->bump));
     }
-  }
-  if (header->tag == detail::tag_full) {
-    heap->link_slab(header);
-    return give_back(header, block);
   }
   auto* large = detail::header_at<detail::large_header>(span);
   if (large->tag != detail::tag_large) detail::heap_fatal("double free, or free of an address that is no block", block);
@@ -272,7 +360,7 @@ inline bool region_heap::extend(detail::slab* owner) noexcept {
   detail::heap_block** link = &owner->free;
   for (unsigned count = 0; count < 16 && offset + size <= stop; ++count, offset += size) {
     auto* block = reinterpret_cast<detail::heap_block*>(span + offset);
-    block->key = detail::key_of(owner);
+    if constexpr (detail::checked_heap) block->key = detail::key_of(owner);
     *link = block;
     link = &block->next;
   }
@@ -285,37 +373,22 @@ inline bool region_heap::extend(detail::slab* owner) noexcept {
 
 inline void region_heap::link_slab(detail::slab* owner) noexcept {
   owner->tag = detail::tag_slab;
-  detail::slab** link = &slabs_[owner->size_class];
-  detail::slab* before = nullptr;
-  if (*link && owner->block_size < detail::granule_size) {
-    before = *link;
-    link = &before->next;
-  }
-  owner->prev = before;
-  owner->next = *link;
-  if (*link) (*link)->prev = owner;
-  *link = owner;
+  detail::slab* head = first_slab(owner->size_class);
+  owner->prev = head;
+  owner->next = head ? head->next : nullptr;
+  if (!head) return set_first_slab(owner->size_class, owner);
+  if (head->next) head->next->prev = owner;
+  head->next = owner;
 }
-// A slab of large blocks becomes the first of its list, so that the next block allocated is the one freed just now, which
-// the caches still hold. One of small blocks stands behind the first, and gathers blocks until that is full.
+// Behind the first of its list, which is allocated from: until that is full, blocks gather in this one.
 
 inline void region_heap::unlink_slab(detail::slab* owner) noexcept {
   if (owner->prev)
     owner->prev->next = owner->next;
   else
-    slabs_[owner->size_class] = owner->next;
+    set_first_slab(owner->size_class, owner->next);
   if (owner->next) owner->next->prev = owner->prev;
 }
-
-inline void region_heap::slab_full(detail::slab* owner) noexcept {
-  unlink_slab(owner);
-  owner->tag = detail::tag_full;
-}
-
-[[gnu::noinline]] inline void region_heap::slab_empty(detail::slab* owner) noexcept {
-  if (owner->next || owner->prev) owner->heap->free_slab(owner);
-}
-// A class keeps one empty slab, so that a program which goes to and fro does not make it each time.
 
 inline void region_heap::free_slab(detail::slab* owner) noexcept {
   unlink_slab(owner);
@@ -323,28 +396,44 @@ inline void region_heap::free_slab(detail::slab* owner) noexcept {
   char* at = reinterpret_cast<char*>(owner);
   char* span = detail::span_of(at + 1);
   auto* mixed = detail::header_at<detail::mixed_span>(span);
-  if (mixed->tag != detail::tag_mixed) return runs_.release(span);
+  if (mixed->tag != detail::tag_mixed) {
+    runs_.release(span);
+    if (++released_ == 16) {
+      released_ = 0;
+      empty_bins();
+    }
+    return;
+  }
   unsigned first = detail::granules_in(detail::offset_in(span, at));
   give_granules(mixed, first, detail::granules_in(owner->limit) - first);
 }
 
-inline void region_heap::set_up_slab(detail::slab* made, unsigned index, region_heap* heap) noexcept {
+// A program that frees much is not to have spans kept from it by the blocks in bins.
+
+inline void region_heap::set_up_slab(detail::slab* made, unsigned index) noexcept {
   made->tag = detail::tag_slab;
-  made->heap = heap;
+  made->heap = this;
   made->free = nullptr;
-  made->block_size = static_cast<std::uint32_t>(detail::size_of_class(index));
+  made->block_size = static_cast<std::uint16_t>(detail::size_of_class(index));
   made->live = 0;
   made->size_class = static_cast<std::uint8_t>(index);
   made->wrapped = 0;
+  made->bin_limit = 0;
+  made->low = 0;
 }
 
 inline detail::slab* region_heap::new_whole_slab(unsigned index) noexcept {
   char* span = runs_.allocate(this, 1);
   if (!span) return nullptr;
   auto* made = detail::header_at<detail::slab>(span);
-  set_up_slab(made, index, this);
+  set_up_slab(made, index);
   made->bump = static_cast<std::uint32_t>(detail::header_offset(span) + sizeof(detail::slab));
   made->limit = detail::span_size;
+  if (index >= detail::first_binned) {
+    made->bin_limit = bin_depth;
+    made->low = static_cast<std::uint8_t>(detail::span_size / made->block_size / 4);
+  }
+  released_ = 0;
   return made;
 }
 
@@ -355,7 +444,7 @@ inline detail::slab* region_heap::new_inner_slab(unsigned index, unsigned level)
   unsigned granules = detail::granules_in(sizeof(detail::slab) + blocks * size);
   detail::slab* made = take_granules(granules);
   if (!made) return nullptr;
-  set_up_slab(made, index, this);
+  set_up_slab(made, index);
   char* span = detail::span_of(reinterpret_cast<char*>(made) + 1);
   made->bump = detail::offset_in(span, made + 1);
   made->limit = detail::offset_in(span, detail::slab_at(reinterpret_cast<char*>(made), granules));
@@ -374,14 +463,18 @@ inline detail::slab* region_heap::new_slab(unsigned index) noexcept {
 
 [[gnu::noinline]] inline void* region_heap::allocate_small(unsigned index) noexcept {
   for (;;) {
-    detail::slab* from = slabs_[index];
+    detail::slab* from = first_slab(index);
     if (!from) {
       from = new_slab(index);
-      if (!from) return nullptr;
+      if (!from) {
+        if (!empty_bins()) return nullptr;
+        continue;
+      }
       link_slab(from);
     }
-    if (from->free || extend(from)) return take(from);
-    slab_full(from);
+    if (from->free || extend(from)) return take_from(from);
+    unlink_slab(from);
+    from->tag = detail::tag_full;
   }
 }
 
@@ -492,7 +585,6 @@ inline void* region_heap::allocate_medium(std::size_t bytes, std::size_t alignme
 }
 
 inline void* region_heap::allocate_large(std::size_t bytes, std::size_t alignment) noexcept {
-  if (bytes > capacity()) return nullptr;
   std::size_t lead = alignment >= detail::span_size ? detail::span_size : 0, spans;
   char* span;
   if (lead != 0) {
@@ -514,9 +606,13 @@ inline void* region_heap::allocate_large(std::size_t bytes, std::size_t alignmen
 
 [[gnu::noinline]] inline void* region_heap::allocate_big(std::size_t bytes, std::size_t alignment) noexcept {
   bytes += bytes == 0; // so that a block's address lies in it, whatever its alignment
-  if (bytes <= detail::medium_max && alignment <= detail::medium_max / 2 && bytes + alignment <= detail::medium_max)
-    return allocate_medium(bytes, alignment);
-  return allocate_large(bytes, alignment);
+  if (bytes > capacity()) return nullptr;
+  bool medium = alignment <= detail::medium_max && bytes + alignment <= detail::medium_max;
+  for (bool tidied = false;; tidied = true) {
+    void* block = medium ? allocate_medium(bytes, alignment) : allocate_large(bytes, alignment);
+    if (block || tidied) return block;
+    tidy();
+  }
 }
 
 [[gnu::noinline]] inline void* region_heap::allocate_aligned(std::size_t bytes, std::size_t alignment) noexcept {

@@ -18,6 +18,7 @@ inline constexpr std::size_t granule_size = 1024;                // the unit in 
 inline constexpr unsigned span_granules = span_size / granule_size;
 inline constexpr std::size_t small_max = 8192;                   // the largest block that has a size class
 inline constexpr unsigned size_classes = 56;
+inline constexpr unsigned first_binned = 32;                     // the first class that has a bin: over 1 KiB
 inline constexpr std::size_t medium_max = 59 * granule_size - cache_line;
 // Blocks up to small_max come from slabs of one size class; up to medium_max a block has some granules
 // of a shared span; above that it has a run of spans of its own.
@@ -38,7 +39,7 @@ constexpr std::size_t size_of_class(unsigned index) noexcept {
 static_assert(class_of_size(small_max) == size_classes - 1 && size_of_class(size_classes - 1) == small_max);
 
 enum heap_tag : std::uint32_t {
-  tag_slab = 0x5b1a'c001,  // a slab of one size class that has room
+  tag_slab = 0x5b1a'c000,  // a slab of one size class that has room
   tag_full,                // one that has none, and is in no list
   tag_solo,                // the header of one medium block
   tag_mixed,               // a span shared by several slabs and medium blocks
@@ -47,11 +48,25 @@ enum heap_tag : std::uint32_t {
   tag_dead,                // a header that was given up
 };
 
+#ifdef MIGRATE_CHECKED_HEAP
+inline constexpr bool checked_heap = true;
+#else
+inline constexpr bool checked_heap = false;
+#endif
+// Whether each free looks at the block for signs that it is free already, and each allocation for signs that it was
+// written to since. Costs a cache miss for each block. The same in all files of a program.
+
 struct [[gnu::may_alias]] heap_block {
-  heap_block* next;
-  std::uintptr_t key;
+  union {
+    heap_block* next;     // in a slab's free list
+    std::uint64_t below;  // in a bin: where the block under it is, in units of 16 bytes from the heap's begin
+  };
+  std::uintptr_t key;     // in a bin, the low six bits: how many blocks it has up to this one; the others are the
+                          // slab's key when heaps are checked
 };
-// A free block. The key tells a block that is free already from one that is not.
+// A free block.
+
+inline constexpr std::uintptr_t depth_bits = cache_line - 1;
 
 struct run_header {
   std::uint32_t tag;
@@ -67,10 +82,12 @@ struct alignas(cache_line) slab : run_header {
   slab* prev;
   std::uint32_t bump;     // offset in the span of the first block never used
   std::uint32_t limit;    // offset in the span of the end of the blocks
-  std::uint32_t block_size;
-  std::uint16_t live;     // blocks in use
+  std::uint16_t block_size;
+  std::uint16_t live;     // blocks in use or in a bin
   std::uint8_t size_class;
   std::uint8_t wrapped;   // the part of the span before the header is in use, too
+  std::uint8_t bin_limit; // how many blocks of the class wait in its bin at most
+  std::uint8_t low;       // with no more than this many blocks in use, none waits in a bin
 };
 // Either fills a span of its own or some granules of a shared one. A medium block has one, too
 // (tag_solo), which then says no more than where the block ends.
@@ -132,8 +149,10 @@ inline slab* slab_at(char* span, unsigned granule) noexcept {
 }
 
 inline std::uintptr_t key_of(const slab* owner) noexcept {
-  return reinterpret_cast<std::uintptr_t>(owner) ^ 0x9e37'79b9'7f4a'7c15u;
+  return reinterpret_cast<std::uintptr_t>(owner) ^ 0x9e37'79b9'7f4a'7c00u;
 }
+
+inline bool is_slab(const run_header* header) noexcept { return (header->tag | 1) == tag_full; }
 
 constexpr std::size_t round_up(std::size_t value, std::size_t unit) noexcept {
   return (value + unit - 1) & ~(unit - 1);

@@ -272,7 +272,7 @@ private:
   }
 
   void widen_slack(std::size_t spans) noexcept {
-    auto most = std::min(static_cast<std::size_t>(end_ - begin_) / 4, std::size_t{32} << 20);
+    auto most = std::min(static_cast<std::size_t>(end_ - begin_) / 4, std::size_t{64} << 20);
     slack_ = std::max(slack_, std::min(slack_ + 2 * spans * span_size, most));
   }
   // A program that wants memory again which it had let go of keeps more of it the next time.

@@ -71,8 +71,9 @@ template <class F> void region_heap::for_each_live_range(F&& f) const {
 }
 
 inline void region_heap::tidy() noexcept {
+  empty_bins();
   for (unsigned index = 0; index < detail::size_classes; ++index)
-    if (detail::slab* only = slabs_[index]; only && only->live == 0) free_slab(only);
+    if (detail::slab* only = first_slab(index); only && only->live == 0) free_slab(only);
 }
 
 inline void region_heap::trim() noexcept {
@@ -111,6 +112,9 @@ inline std::size_t region_heap::allocated_bytes() const noexcept {
     }
     span += std::size_t{header->spans} * detail::span_size;
   }
+  for (unsigned index = detail::first_binned; index < detail::size_classes; ++index)
+    if (std::uint32_t bin = bins_[index - detail::first_binned]; bin != 0)
+      sum -= (block_at(bin)->key & detail::depth_bits) * detail::size_of_class(index);
   return sum;
 }
 
@@ -127,12 +131,13 @@ inline bool region_heap::check_consistency() const {
       blocks = (one->bump - start) / size;
     std::size_t spare = 0;
     for (const detail::heap_block* block = one->free; block; block = block->next) {
-      if (++spare > blocks || detail::span_of(block) != span || block->key != detail::key_of(one)) return false;
-      check_block(one, block);
+      if (++spare > blocks || detail::span_of(block) != span) return false;
+      if (detail::checked_heap && block->key != detail::key_of(one)) return false;
+      if (!is_block(one, block)) return false;
     }
     if (spare + one->live != blocks) return false;
     bool listed = false;
-    for (const detail::slab* other = slabs_[one->size_class]; other; other = other->next) listed |= other == one;
+    for (const detail::slab* other = first_slab(one->size_class); other; other = other->next) listed |= other == one;
     return listed == (one->tag == detail::tag_slab) && (listed || spare == 0);
   };
   std::size_t free_runs = 0, free_spans = 0;
@@ -177,6 +182,19 @@ inline bool region_heap::check_consistency() const {
     previous_free = header->tag == detail::tag_free;
     previous = span;
     span += bytes;
+  }
+  for (unsigned index = detail::first_binned; index < detail::size_classes; ++index) {
+    std::uint64_t place = bins_[index - detail::first_binned];
+    std::uintptr_t depth = place != 0 ? block_at(place)->key & detail::depth_bits : 0;
+    for (; depth > 0; --depth, place = block_at(place)->below) {
+      const detail::heap_block* block = place != 0 ? block_at(place) : nullptr;
+      if (!block || owner(block) != this) return false;
+      const detail::slab* from = slab_of(block);
+      if (!detail::is_slab(from) || from->size_class != index || (block->key & detail::depth_bits) != depth ||
+          !is_block(from, block))
+        return false;
+    }
+    if (place != 0) return false;
   }
   std::size_t counted_runs, counted_spans;
   runs_.count_free(counted_runs, counted_spans);

@@ -31,8 +31,9 @@ public:
   std::size_t left(region_class kind) const noexcept;
   // How many regions can be taken before another grant is needed.
 
-  std::optional<taken> take(region_class kind);
-  // A region that is open, with its lowest page guarded; nothing when all are in use. Throws
+  std::optional<taken> take(region_class kind, bool here = true);
+  // A region that is open, with its lowest page guarded, or with `here` false one for a task on another node,
+  // that may be open or not; nothing when all are in use. Throws
   // migrate::error (errc::region_exhausted) when the kernel refuses another mapping.
 
   void put_back(region_number region, char* touched_end) noexcept;
@@ -77,11 +78,11 @@ inline std::size_t region_pool::left(region_class kind) const noexcept {
   return count;
 }
 
-inline std::optional<region_pool::taken> region_pool::take(region_class kind) {
+inline std::optional<region_pool::taken> region_pool::take(region_class kind, bool here) {
   supply& mine = supplies_[index(kind)];
   if (!mine.used.empty()) {
     idle last = mine.used.back();
-    if (!last.open) {
+    if (!last.open && here) {
       if (!space_.open(last.region))
         throw error(errc::region_exhausted, "the kernel refuses another mapping (vm.max_map_count?)");
       region_space::guard(last.region.base(), page_size);
@@ -98,7 +99,7 @@ inline std::optional<region_pool::taken> region_pool::take(region_class kind) {
       throw error(errc::region_exhausted, "the kernel refuses another mapping (vm.max_map_count?)");
     mine.opened = count;
   }
-  region_space::guard(region.base(), page_size);
+  if (here) region_space::guard(region.base(), page_size);
   --mine.opened;
   ++range.first;
   if (--range.count == 0) {

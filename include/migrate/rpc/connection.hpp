@@ -60,11 +60,11 @@ protected:
 };
 
 struct connection_limits {
-  std::size_t message_words = 1 << 20;           // longest message, in words of 8 bytes
-  std::size_t attachment_bytes = 64u << 20;      // longest attachment
-  std::size_t congested_bytes = 4u << 20;        // unsent bytes from which congested() holds
+  std::size_t message_words = 1 << 20;             // longest message, in words of 8 bytes
+  std::size_t attachment_bytes = 64u << 20;        // longest attachment
+  std::size_t congested_bytes = 4u << 20;          // unsent bytes from which congested() holds
   std::size_t queued_bytes = std::size_t{1} << 30; // unsent bytes at which the peer is given up
-  std::chrono::milliseconds silence{10'000};     // a peer that is silent for so long is unreachable
+  std::chrono::milliseconds silence{10'000};       // a peer that is silent for so long is unreachable
 };
 
 enum class send_result {
@@ -207,8 +207,8 @@ private:
   std::size_t begin_ = 0; // of the bytes not yet parsed, a multiple of 8
   std::size_t end_ = 0;
 
-  bool heard_ = false;      // since the last check
-  int silent_checks_ = 0;   // in a row; counted rather than timed, so that a pause of our own does no harm
+  bool heard_ = false;    // since the last check
+  int silent_checks_ = 0; // in a row; counted rather than timed, so that a pause of our own does no harm
   event_loop::timer silence_timer_;
   event_loop::timer linger_timer_;
   std::shared_ptr<connection> self_; // until closed
@@ -295,13 +295,15 @@ inline connection::~connection() noexcept {
   if (socket_ >= 0) ::close(socket_);
 }
 
-inline std::shared_ptr<connection> connection::adopt(event_loop& loop, int socket, connection_handler& handler,
-                                                     std::string peer, const connection_limits& limits) {
+inline std::shared_ptr<connection> connection::adopt(event_loop& loop, int socket,
+                                                     connection_handler& handler, std::string peer,
+                                                     const connection_limits& limits) {
   int on = 1;
   ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   ::fcntl(socket, F_SETFL, ::fcntl(socket, F_GETFL) | O_NONBLOCK);
   ::fcntl(socket, F_SETFD, FD_CLOEXEC);
-  auto made = std::make_shared<connection>(key{}, loop, socket, kj::Own<kj::AsyncIoStream>(), handler, std::move(peer), limits);
+  auto made = std::make_shared<connection>(key{}, loop, socket, kj::Own<kj::AsyncIoStream>(), handler,
+                                           std::move(peer), limits);
   made->begin();
   return made;
 }
@@ -631,13 +633,14 @@ inline bool connection::parse() {
     };
     if (header.magic != detail::frame_magic)
       return refuse("bytes that do not begin a message of this protocol (" + std::to_string(header.magic) +
-                    " for " + std::to_string(detail::frame_magic) + "), so it is not a node, or of another version");
+                    " for " + std::to_string(detail::frame_magic) +
+                    "), so it is not a node, or of another version");
     if (header.kind < 1 || header.kind > 4 || header.reserved != 0 || header.zero != 0)
       return refuse("a frame of unknown kind " + std::to_string(header.kind));
     bool is_message = header.kind == static_cast<std::uint16_t>(detail::frame_kind::message);
     if (header.words > limits_.message_words)
-      return refuse("a message of " + std::to_string(std::uint64_t{header.words} * 8) + " bytes, the limit is " +
-                    std::to_string(limits_.message_words * 8));
+      return refuse("a message of " + std::to_string(std::uint64_t{header.words} * 8) +
+                    " bytes, the limit is " + std::to_string(limits_.message_words * 8));
     if (header.attachment > limits_.attachment_bytes)
       return refuse("an attachment of " + std::to_string(header.attachment) + " bytes, the limit is " +
                     std::to_string(limits_.attachment_bytes));
@@ -736,8 +739,8 @@ inline void connection::lost(const kj::Exception& exception) {
   if (state_.load(std::memory_order_acquire) == state::flushing)
     finish(error(errc::cancelled, "closed by this node"));
   else if (std::strstr(exception.getDescription().cStr(), " alert ") != nullptr)
-    finish(error(errc::not_authenticated, peer_ + " does not accept this node's credentials: " +
-                                              exception.getDescription().cStr()));
+    finish(error(errc::not_authenticated,
+                 peer_ + " does not accept this node's credentials: " + exception.getDescription().cStr()));
   else
     finish(error(errc::node_unreachable,
                  "the connection to " + peer_ + " was lost: " + exception.getDescription().cStr()));

@@ -4,7 +4,13 @@
 #include <string>
 #include <vector>
 
+#ifdef __clang__ // which knows C's name only in C, while glibc's header has it in C++ too
+#define _Bool bool
 #include <sys/platform/x86.h>
+#undef _Bool
+#else
+#include <sys/platform/x86.h>
+#endif
 
 namespace migrate::detail {
 
@@ -14,7 +20,8 @@ struct cpu_feature {
   const char* name;       // as in GLIBC_TUNABLES=glibc.cpu.hwcaps=-NAME
   unsigned index;         // in glibc's table
   const char* permission; // its macro's value when the compiler may use it, else its macro's name
-  bool chosen_by;         // glibc has functions (memcpy, strlen, sin, ...) that need it, and takes them where it is there
+  bool
+      chosen_by; // glibc has functions (memcpy, strlen, sin, ...) that need it, and takes them where it is there
 };
 // A task may hold the address of a function that glibc chose for the processor it started on, so a
 // feature that such a function needs must be there wherever the task goes. Features that only make

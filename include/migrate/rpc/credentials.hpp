@@ -22,10 +22,10 @@
 namespace migrate {
 
 struct credentials {
-  std::string certificate;             // file with this node's certificate, PEM
-  std::string key;                     // file with its private key, PEM, readable by its owner only
-  std::string authority;               // file with the certificate of the cluster's own authority, PEM
-  std::string name = "migrate-node";   // in every node's certificate, as its common name and as a DNS name
+  std::string certificate;           // file with this node's certificate, PEM
+  std::string key;                   // file with its private key, PEM, readable by its owner only
+  std::string authority;             // file with the certificate of the cluster's own authority, PEM
+  std::string name = "migrate-node"; // in every node's certificate, as its common name and as a DNS name
 };
 // Files that migrate-credentials makes. Only certificates signed by `authority` for `name` are trusted; the
 // system's trust store is not.
@@ -63,7 +63,8 @@ private:
 
 inline std::string tls::read_file(const std::string& path, const char* what, bool secret) {
   auto fail = [&](const std::string& why) {
-    return error(errc::not_authenticated, std::string("the file with the ") + what + ", " + path + ", " + why);
+    return error(errc::not_authenticated,
+                 std::string("the file with the ") + what + ", " + path + ", " + why);
   };
   int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) throw fail(std::string("cannot be read: ") + std::strerror(errno));
@@ -97,9 +98,9 @@ inline tls::tls(const credentials& files) : files_(files) {
     options.defaultKeypair = pair;
     context_ = kj::heap<kj::TlsContext>(kj::mv(options));
   } catch (const kj::Exception& exception) {
-    throw error(errc::not_authenticated, "the credentials " + files.certificate + ", " + files.key + " and " +
-                                             files.authority +
-                                             " cannot be used together: " + exception.getDescription().cStr());
+    throw error(errc::not_authenticated,
+                "the credentials " + files.certificate + ", " + files.key + " and " + files.authority +
+                    " cannot be used together: " + exception.getDescription().cStr());
   }
 }
 
@@ -107,8 +108,8 @@ inline kj::Promise<tls::secured> tls::wrap(kj::Own<kj::AsyncIoStream> plain, boo
   kj::AuthenticatedStream both;
   both.stream = kj::mv(plain);
   both.peerIdentity = kj::UnknownPeerIdentity::newInstance();
-  auto wrapped = client ? context_->wrapClient(kj::mv(both), files_.name.c_str())
-                        : context_->wrapServer(kj::mv(both));
+  auto wrapped =
+      client ? context_->wrapClient(kj::mv(both), files_.name.c_str()) : context_->wrapServer(kj::mv(both));
   return wrapped.then([name = files_.name](kj::AuthenticatedStream&& made) {
     auto& peer = kj::downcast<kj::TlsPeerIdentity>(*made.peerIdentity);
     if (!peer.hasCertificate()) KJ_FAIL_REQUIRE("the peer shows no certificate");
@@ -117,8 +118,9 @@ inline kj::Promise<tls::secured> tls::wrap(kj::Own<kj::AsyncIoStream> plain, boo
 }
 
 inline error tls::wrong_name(const std::string& peer) const {
-  return error(errc::not_authenticated, peer + " shows a certificate that is not for a node of this cluster; its name must be " +
-                                            files_.name);
+  return error(errc::not_authenticated,
+               peer + " shows a certificate that is not for a node of this cluster; its name must be " +
+                   files_.name);
 }
 
 inline void tls::check(const credentials& files) {
@@ -154,16 +156,19 @@ inline void tls::check(const credentials& files) {
     } catch (...) {
       failure = std::current_exception();
     }
-  }).join();
+  })
+      .join();
   if (failure) std::rethrow_exception(failure);
 }
 
 inline error tls::explain(const std::string& peer, const kj::Exception& exception) const {
   if (exception.getType() == kj::Exception::Type::DISCONNECTED)
-    return error(errc::node_unreachable, peer + " broke off the TLS handshake: " + exception.getDescription().cStr());
-  return error(errc::not_authenticated, peer + " could not be authenticated: " + exception.getDescription().cStr() +
-                                            "; both nodes need certificates of the authority " + files_.authority +
-                                            " for the name " + files_.name);
+    return error(errc::node_unreachable,
+                 peer + " broke off the TLS handshake: " + exception.getDescription().cStr());
+  return error(errc::not_authenticated,
+               peer + " could not be authenticated: " + exception.getDescription().cStr() +
+                   "; both nodes need certificates of the authority " + files_.authority + " for the name " +
+                   files_.name);
 }
 
 } // namespace migrate

@@ -118,10 +118,11 @@ private:
   struct job {
     job* next = nullptr;
     virtual void run() = 0;
-    virtual ~job() noexcept(false) = default;
+    virtual ~job() noexcept(false) {}
   };
 
   template <class F> struct job_of final : job {
+    ~job_of() noexcept(false) override {}
     explicit job_of(F&& f) : function(std::move(f)) {}
     explicit job_of(const F& f) : function(f) {}
     void run() override { function(); }
@@ -129,6 +130,7 @@ private:
   };
 
   struct closed_job final : job {
+    ~closed_job() noexcept(false) override {}
     void run() override {}
   };
 
@@ -160,7 +162,8 @@ private:
   void sleep_and_dispatch(kj::EventLoop& kj_loop) noexcept;
   static kj::TimePoint kj_time(clock::time_point time) {
     return kj::origin<kj::TimePoint>() +
-           std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count() * kj::NANOSECONDS;
+           std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count() *
+               kj::NANOSECONDS;
   }
 
   std::atomic<job*> posted_{nullptr};
@@ -362,8 +365,10 @@ inline bool event_loop::cancel(timer& which) {
 inline void event_loop::fire_timers() noexcept {
   if (timers_.empty() && kj_timer_->nextEvent() == nullptr) return;
   now_ = clock::now();
-  std::uint64_t newest = timer_serial_; // those set meanwhile wait for the next turn, so that all else is served
-  for (auto next = timers_.begin(); next != timers_.end() && next->first.due <= now_; next = timers_.begin()) {
+  std::uint64_t newest =
+      timer_serial_; // those set meanwhile wait for the next turn, so that all else is served
+  for (auto next = timers_.begin(); next != timers_.end() && next->first.due <= now_;
+       next = timers_.begin()) {
     if (next->first.serial > newest) break;
     auto fired = timers_.extract(next);
     fired.mapped()();
@@ -390,7 +395,8 @@ inline void event_loop::rewatch(int fd, std::uint32_t events, watcher& who) {
 inline void event_loop::unwatch(int fd, watcher& who) noexcept {
   ::epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
   for (int i = batch_next_; i < batch_size_; ++i)
-    if (batch_[static_cast<std::size_t>(i)].data.ptr == &who) batch_[static_cast<std::size_t>(i)].data.ptr = nullptr;
+    if (batch_[static_cast<std::size_t>(i)].data.ptr == &who)
+      batch_[static_cast<std::size_t>(i)].data.ptr = nullptr;
 }
 
 inline bool event_loop::uv_wants_registration() const noexcept {
@@ -431,10 +437,11 @@ inline void event_loop::close_uv() noexcept {
 inline void event_loop::sleep_and_dispatch(kj::EventLoop& kj_loop) noexcept {
   auto wait = std::chrono::nanoseconds::max();
   auto bound = [&](std::chrono::nanoseconds candidate) {
-    if (candidate < wait) wait = candidate < std::chrono::nanoseconds(0) ? std::chrono::nanoseconds(0) : candidate;
+    if (candidate < wait)
+      wait = candidate < std::chrono::nanoseconds(0) ? std::chrono::nanoseconds(0) : candidate;
   };
   bool timed = !timers_.empty();
-  KJ_IF_MAYBE(next, kj_timer_->nextEvent()) {
+  KJ_IF_MAYBE (next, kj_timer_->nextEvent()) {
     timed = true;
     now_ = clock::now();
     bound(std::chrono::nanoseconds((*next - kj_time(now_)) / kj::NANOSECONDS));
@@ -455,7 +462,8 @@ inline void event_loop::sleep_and_dispatch(kj::EventLoop& kj_loop) noexcept {
 
   batch_next_ = 0;
   if (wait == std::chrono::nanoseconds::max() || wait == std::chrono::nanoseconds(0)) {
-    batch_size_ = ::epoll_wait(epoll_, batch_.data(), static_cast<int>(batch_.size()), wait.count() == 0 ? 0 : -1);
+    batch_size_ =
+        ::epoll_wait(epoll_, batch_.data(), static_cast<int>(batch_.size()), wait.count() == 0 ? 0 : -1);
   } else {
     timespec limit{};
     limit.tv_sec = static_cast<time_t>(wait.count() / 1'000'000'000);

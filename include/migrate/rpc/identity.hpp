@@ -58,9 +58,9 @@ inline std::string shortened(const id128& id) { return to_string(id).substr(0, 8
 } // namespace detail
 
 struct loaded_object {
-  std::string name;       // without its folder
-  std::uint64_t address;  // where it is loaded
-  std::string build;      // its build id, or a hash of its file where it has none; binary
+  std::string name;      // without its folder
+  std::uint64_t address; // where it is loaded
+  std::string build;     // its build id, or a hash of its file where it has none; binary
 
   friend bool operator==(const loaded_object&, const loaded_object&) = default;
 };
@@ -156,7 +156,8 @@ inline std::vector<loaded_object> loaded_objects() {
         // The kernel's own object is neither part of the program nor at an address that tasks hold.
         auto vdso = static_cast<std::uintptr_t>(::getauxval(AT_SYSINFO_EHDR));
         for (int i = 0; i < info->dlpi_phnum; ++i)
-          if (vdso != 0 && info->dlpi_phdr[i].p_type == PT_LOAD && info->dlpi_addr + info->dlpi_phdr[i].p_vaddr == vdso)
+          if (vdso != 0 && info->dlpi_phdr[i].p_type == PT_LOAD &&
+              info->dlpi_addr + info->dlpi_phdr[i].p_vaddr == vdso)
             return 0;
         std::string path = info->dlpi_name;
         if (path.empty()) {
@@ -233,9 +234,10 @@ inline std::optional<std::string> first_difference(const identity& mine, const i
       return differ("the build id of " + here.name, hex(here.build), hex(there.build),
                     "install the same version of it on every host, or link it statically");
     if (here.address != there.address)
-      return differ("the load address of " + here.name, "0x" + hex(here.address), "0x" + hex(there.address),
-                    "address randomisation must be off on both (personality ADDR_NO_RANDOMIZE; where a container "
-                    "forbids that, build a static executable with MIGRATE_STATIC)");
+      return differ(
+          "the load address of " + here.name, "0x" + hex(here.address), "0x" + hex(there.address),
+          "address randomisation must be off on both (personality ADDR_NO_RANDOMIZE; where a container "
+          "forbids that, build a static executable with MIGRATE_STATIC)");
   }
   if (mine.page_size != theirs.page_size)
     return differ("the page size", std::to_string(mine.page_size), std::to_string(theirs.page_size),
@@ -253,8 +255,8 @@ inline std::optional<std::string> first_difference(const identity& mine, const i
     const auto& here = mine.classes[i];
     const auto& there = theirs.classes[i];
     auto text = [](const detail::class_layout& layout) {
-      return std::to_string(layout.regions) + " regions of 2^" + std::to_string(layout.size_bits) + " bytes at " +
-             hex(layout.first) + " in grants of " + std::to_string(layout.grant);
+      return std::to_string(layout.regions) + " regions of 2^" + std::to_string(layout.size_bits) +
+             " bytes at " + hex(layout.first) + " in grants of " + std::to_string(layout.grant);
     };
     if (here.first != there.first || here.size_bits != there.size_bits || here.regions != there.regions ||
         here.grant != there.grant)
@@ -269,15 +271,18 @@ inline std::optional<std::string> first_difference(const identity& mine, const i
            ", which this one lacks; compile for the weaker processor (-march)";
   auto only = [&](const std::vector<std::string>& these, const std::vector<std::string>& those) {
     for (const std::string& name : these)
-      if (detail::cpu_feature_chosen_by(name) && std::find(those.begin(), those.end(), name) == those.end()) return name;
+      if (detail::cpu_feature_chosen_by(name) && std::find(those.begin(), those.end(), name) == those.end())
+        return name;
     return std::string();
   };
   auto advice = [](const std::string& name, const std::string& has, const std::string& lacks_it) {
-    return "the C library " + has + " has chosen functions that need the processor feature " + name + ", which " +
-           lacks_it + " lacks; start every node with GLIBC_TUNABLES=glibc.cpu.hwcaps=-" + name;
+    return "the C library " + has + " has chosen functions that need the processor feature " + name +
+           ", which " + lacks_it + " lacks; start every node with GLIBC_TUNABLES=glibc.cpu.hwcaps=-" + name;
   };
-  if (auto name = only(mine.cpu_active, theirs.cpu_active); !name.empty()) return advice(name, "here", "the other node");
-  if (auto name = only(theirs.cpu_active, mine.cpu_active); !name.empty()) return advice(name, "there", "this node");
+  if (auto name = only(mine.cpu_active, theirs.cpu_active); !name.empty())
+    return advice(name, "here", "the other node");
+  if (auto name = only(theirs.cpu_active, mine.cpu_active); !name.empty())
+    return advice(name, "there", "this node");
   if (mine.store != theirs.store)
     return differ("the store", detail::shortened(mine.store), detail::shortened(theirs.store),
                   "give every node the same shared store directory");

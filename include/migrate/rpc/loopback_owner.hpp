@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include <netinet/in.h>
@@ -21,7 +20,8 @@ inline std::string in_proc_form(const socket_address& address) {
     std::snprintf(text, sizeof text, "%08X:%04X", address.v4().sin_addr.s_addr, address.port());
   } else {
     const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(&address.v6().sin6_addr);
-    std::snprintf(text, sizeof text, "%08X%08X%08X%08X:%04X", words[0], words[1], words[2], words[3], address.port());
+    std::snprintf(text, sizeof text, "%08X%08X%08X%08X:%04X", words[0], words[1], words[2], words[3],
+                  address.port());
   }
   return text;
 }
@@ -31,10 +31,12 @@ enum class loopback_end {
   listener, // the socket that listens at the address that was called
 };
 
-inline bool owned_by_us(int socket, loopback_end which) {
-  // Whether that socket belongs to this process's user or to root. Between loopback addresses there are no
-  // credentials, and any user of the host could call or be called. True when the kernel does not tell (no /proc). A
-  // socket that its owner has closed counts as nobody's. Follows proc(5), /proc/net/tcp.
+enum class loopback_user { own, other, nobody };
+
+inline loopback_user user_of(int socket, loopback_end which) {
+  // Whether that socket belongs to this process's user (or to root), to another, or is closed already. Between
+  // loopback addresses there are no credentials, and any user of the host could call or be called. `own` when the
+  // kernel does not tell (no /proc). Follows proc(5), /proc/net/tcp.
   auto local = socket_address::local_of(socket), peer = socket_address::peer_of(socket);
   std::string here = in_proc_form(local), there = in_proc_form(peer);
   std::string there_any = there;
@@ -42,7 +44,7 @@ inline bool owned_by_us(int socket, loopback_end which) {
   for (const char* path : {"/proc/net/tcp", "/proc/net/tcp6"}) {
     std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path, "re"), &std::fclose);
     if (!file) {
-      if (path == std::string("/proc/net/tcp")) return true;
+      if (path == std::string("/proc/net/tcp")) return loopback_user::own;
       continue;
     }
     char line[512];
@@ -50,16 +52,20 @@ inline bool owned_by_us(int socket, loopback_end which) {
       char owner_end[64], other_end[64];
       unsigned state = 0, uid = 0;
       unsigned long inode = 0;
-      if (std::sscanf(line, " %*d: %63s %63s %x %*s %*s %*s %u %*u %lu", owner_end, other_end, &state, &uid, &inode) != 5)
+      if (std::sscanf(line, " %*d: %63s %63s %x %*s %*s %*s %u %*u %lu", owner_end, other_end, &state, &uid,
+                      &inode) != 5)
         continue;
       bool matches = which == loopback_end::peer
                          ? there == owner_end && here == other_end
                          : state == 10 && (there == owner_end || there_any == owner_end ||
-                                           std::string(owner_end) == std::string(32, '0') + there.substr(there.find(':')));
-      if (matches) return inode != 0 && (uid == ::geteuid() || uid == 0);
+                                           std::string(owner_end) ==
+                                               std::string(32, '0') + there.substr(there.find(':')));
+      if (!matches) continue;
+      if (inode == 0) return loopback_user::nobody;
+      return uid == ::geteuid() || uid == 0 ? loopback_user::own : loopback_user::other;
     }
   }
-  return false;
+  return loopback_user::nobody;
 }
 
 } // namespace migrate::detail

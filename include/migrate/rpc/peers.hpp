@@ -74,15 +74,15 @@ protected:
 };
 
 struct peer_options {
-  std::string listen = "127.0.0.1:0";           // port 0: any free one
-  std::string advertise;                        // the address others are told; empty: the one listened on
-  identity self;                                // what this process is
-  std::optional<credentials> security;          // none: loopback addresses only
+  std::string listen = "127.0.0.1:0";  // port 0: any free one
+  std::string advertise;               // the address others are told; empty: the one listened on
+  identity self;                       // what this process is
+  std::optional<credentials> security; // none: loopback addresses only
   connection_limits limits;
-  std::chrono::milliseconds handshake{5'000};   // for a peer to say hello
-  std::chrono::milliseconds reconnect{2'000};   // for finding out what has become of a lost peer
-  std::chrono::milliseconds grace{1'000};       // for unsent bytes when this node stops
-  std::size_t handshakes = 256;                 // callers that may be in the midst of a handshake
+  std::chrono::milliseconds handshake{5'000}; // for a peer to say hello
+  std::chrono::milliseconds reconnect{2'000}; // for finding out what has become of a lost peer
+  std::chrono::milliseconds grace{1'000};     // for unsent bytes when this node stops
+  std::size_t handshakes = 256;               // callers that may be in the midst of a handshake
 };
 
 class peers {

@@ -130,13 +130,15 @@ inline void peers::start() {
   auto parts = detail::split_address(options_.listen);
   auto where = detail::socket_address::numeric(parts.host, parts.port);
   if (!where)
-    throw error(errc::node_unreachable, "cannot listen on \"" + options_.listen +
-                                            "\": give a numeric address of this host, or 0.0.0.0 with --advertise");
+    throw error(errc::node_unreachable,
+                "cannot listen on \"" + options_.listen +
+                    "\": give a numeric address of this host, or 0.0.0.0 with --advertise");
   if (!where->loopback() && !options_.security)
-    throw error(errc::not_authenticated,
-                "will not listen on " + options_.listen +
-                    " without credentials, since whoever speaks to a node can run code on it; give a certificate, "
-                    "a key and an authority (examples/credentials makes them), or listen on 127.0.0.1");
+    throw error(
+        errc::not_authenticated,
+        "will not listen on " + options_.listen +
+            " without credentials, since whoever speaks to a node can run code on it; give a certificate, "
+            "a key and an authority (examples/credentials makes them), or listen on 127.0.0.1");
   if (options_.security) tls::check(*options_.security);
   loop_.run([&] {
     if (options_.security) tls_ = std::make_unique<tls>(*options_.security);
@@ -215,7 +217,8 @@ inline peers::record& peers::record_for(node_id node) {
   auto& top = table_[number(node) >> 8];
   if (top.load(std::memory_order_relaxed) == nullptr) top.store(new record_leaf, std::memory_order_release);
   auto& entry = top.load(std::memory_order_relaxed)->records[number(node) & 0xff];
-  if (entry.load(std::memory_order_relaxed) == nullptr) entry.store(new record(node), std::memory_order_release);
+  if (entry.load(std::memory_order_relaxed) == nullptr)
+    entry.store(new record(node), std::memory_order_release);
   return *entry.load(std::memory_order_relaxed);
 }
 
@@ -226,7 +229,8 @@ inline void peers::set_address(node_id node, std::string address) {
   of.address = std::string(address);
 }
 
-inline send_result peers::send(node_id to, capnp::MessageBuilder& message, std::span<const iovec> attachment) {
+inline send_result peers::send(node_id to, capnp::MessageBuilder& message,
+                               std::span<const iovec> attachment) {
   if (to == no_node || to == own_id())
     throw error(errc::no_such_node, "a message was sent to node " + to_string(to) + ", which is " +
                                         (to == no_node ? "none" : "this node itself"));
@@ -353,11 +357,11 @@ inline void peers::attempt::begin() {
             where.size = found->ai_addrlen;
             self->connect_to(where);
           } else {
-            self->owner.attempt_failed(self,
-                                       error(errc::node_unreachable, "the host name \"" + answered->host +
-                                                                         "\" cannot be resolved: " +
-                                                                         ::uv_strerror(status)),
-                                       outcome::final);
+            self->owner.attempt_failed(
+                self,
+                error(errc::node_unreachable, "the host name \"" + answered->host +
+                                                  "\" cannot be resolved: " + ::uv_strerror(status)),
+                outcome::final);
           }
         }
         ::uv_freeaddrinfo(found);
@@ -365,9 +369,10 @@ inline void peers::attempt::begin() {
       asked->host.c_str(), std::to_string(parts.port).c_str(), &hints);
   if (failed == 0) return;
   delete asked;
-  owner.attempt_failed(shared_from_this(),
-                       error(errc::node_unreachable, "cannot resolve host names: " + std::string(::uv_strerror(failed))),
-                       outcome::final);
+  owner.attempt_failed(
+      shared_from_this(),
+      error(errc::node_unreachable, "cannot resolve host names: " + std::string(::uv_strerror(failed))),
+      outcome::final);
 }
 
 inline void peers::attempt::connect_to(const detail::socket_address& where) {
@@ -409,8 +414,9 @@ inline void peers::attempt::on_ready(std::uint32_t) noexcept {
   owner.loop_.cancel(timer);
   if (code != 0) {
     close_socket();
-    owner.attempt_failed(self, error(errc::node_unreachable, "cannot connect to " + address + ": " + std::strerror(code)),
-                         code == ECONNREFUSED ? outcome::refused : outcome::again);
+    owner.attempt_failed(
+        self, error(errc::node_unreachable, "cannot connect to " + address + ": " + std::strerror(code)),
+        code == ECONNREFUSED ? outcome::refused : outcome::again);
     return;
   }
   owner.loop_.unwatch(socket, *this);
@@ -419,18 +425,24 @@ inline void peers::attempt::on_ready(std::uint32_t) noexcept {
   auto here = detail::socket_address::local_of(connected), there = detail::socket_address::peer_of(connected);
   if (here.text() == there.text()) {
     ::close(connected);
-    owner.attempt_failed(self, error(errc::node_unreachable, "cannot connect to " + address + ": nobody listens there"),
-                         outcome::refused);
+    owner.attempt_failed(
+        self, error(errc::node_unreachable, "cannot connect to " + address + ": nobody listens there"),
+        outcome::refused);
     return;
   }
-  if (!owner.options_.security && !detail::owned_by_us(connected, detail::loopback_end::listener)) {
-    ::close(connected);
-    owner.attempt_failed(self,
-                         error(errc::not_authenticated, "will not talk to " + address +
-                                                            ": the process that listens there belongs to another user of this "
-                                                            "host, or has just ended"),
-                         outcome::again);
-    return;
+  if (!owner.options_.security) {
+    auto user = detail::user_of(connected, detail::loopback_end::listener);
+    if (user != detail::loopback_user::own) {
+      ::close(connected);
+      error reason(errc::not_authenticated,
+                   "will not talk to " + address + ": " +
+                       (user == detail::loopback_user::other
+                            ? "the process that listens there belongs to another user of this host"
+                            : "nobody listens there any more"));
+      owner.attempt_failed(self, reason,
+                           user == detail::loopback_user::other ? outcome::final : outcome::again);
+      return;
+    }
   }
   owner.make_link(connected, self);
 }
@@ -487,12 +499,14 @@ inline void peers::accepted(int socket) {
     ::close(socket);
     return;
   }
-  if (!options_.security && !detail::owned_by_us(socket, detail::loopback_end::peer)) {
+  if (!options_.security &&
+      detail::user_of(socket, detail::loopback_end::peer) != detail::loopback_user::own) {
     std::string peer = detail::socket_address::peer_of(socket).text();
     ::close(socket);
-    listener_.on_refused(peer, error(errc::not_authenticated,
-                                     peer + " belongs to another user of this host; nodes without credentials must "
-                                            "belong to one user"));
+    listener_.on_refused(peer,
+                         error(errc::not_authenticated,
+                               peer + " belongs to another user of this host; nodes without credentials must "
+                                      "belong to one user"));
     return;
   }
   make_link(socket, nullptr);
@@ -527,7 +541,8 @@ inline void peers::make_link(int socket, std::shared_ptr<attempt> from) {
               [this, raw = made.get()](tls::secured&& made_secure) {
                 loop_.post([this, self = raw->shared_from_this(), secured = kj::mv(made_secure)]() mutable {
                   if (links_.count(self) == 0) return;
-                  self->conn = connection::adopt(loop_, kj::mv(secured.stream), *self, self->peer, options_.limits);
+                  self->conn =
+                      connection::adopt(loop_, kj::mv(secured.stream), *self, self->peer, options_.limits);
                   if (secured.name_is_right)
                     self->start(self->conn);
                   else
@@ -567,6 +582,7 @@ inline void peers::write_hello(protocol::Hello::Builder out, const connection& o
 
 inline void peers::link::on_message(connection& over, protocol::Message::Reader message,
                                     kj::ArrayPtr<const kj::byte> attachment) {
+  if (refused) return; // what it still sends is not heard
   if (is_ready && !message.isHello() && !message.isRefused())
     owner.listener_.on_message(over, info.node, message, attachment);
   else
@@ -578,11 +594,13 @@ inline void peers::link::hello(protocol::Message::Reader message) {
   if (message.isRefused()) {
     auto text = message.getRefused();
     refused = true;
-    conn->close(error(static_cast<errc>(text.getCode()), peer + " refuses this node: " + text.getText().cStr()));
+    conn->close(
+        error(static_cast<errc>(text.getCode()), peer + " refuses this node: " + text.getText().cStr()));
     return;
   }
   if (is_ready || !message.isHello())
-    throw error(errc::protocol, peer + " sent a message out of turn: a connection begins with one hello from each side");
+    throw error(errc::protocol,
+                peer + " sent a message out of turn: a connection begins with one hello from each side");
   auto said = message.getHello();
   info.node = node_id(said.getNode());
   info.incarnation = said.getIncarnation();
@@ -595,14 +613,18 @@ inline void peers::link::hello(protocol::Message::Reader message) {
   }
   std::string who = peer + (info.node != no_node ? ", node " + to_string(info.node) : std::string());
   node_id own = owner.own_id();
-  node_id expected = initiator ? (from->target ? from->target->id : no_node) : node_id(said.getExpectedNode());
+  node_id expected =
+      initiator ? (from->target ? from->target->id : no_node) : node_id(said.getExpectedNode());
   if (info.incarnation == owner.incarnation_)
-    return owner.refuse(*this, error(errc::not_compatible, "this node has called itself; name another node's address"));
+    return owner.refuse(
+        *this, error(errc::not_compatible, "this node has called itself; name another node's address"));
   if (auto difference = first_difference(mine, theirs))
-    return owner.refuse(*this, error(errc::not_compatible, who + " cannot be in one cluster with this node: " + *difference));
+    return owner.refuse(
+        *this, error(errc::not_compatible, who + " cannot be in one cluster with this node: " + *difference));
   if (!initiator && expected != no_node && expected != own)
-    return owner.refuse(*this, error(errc::no_such_node, "this is node " + to_string(own) + ", not node " +
-                                                             to_string(expected) + " as its caller believes"));
+    return owner.refuse(*this,
+                        error(errc::no_such_node, "this is node " + to_string(own) + ", not node " +
+                                                      to_string(expected) + " as its caller believes"));
   if (initiator && expected != no_node && expected != info.node)
     return owner.refuse(*this, error(errc::no_such_node, "node " + to_string(expected) + " is no more at " +
                                                              from->address + ", where node " +
@@ -667,7 +689,8 @@ inline void peers::attach(link& which, node_id id) {
     old.conn->close(reason);
   };
   if (before != 0 && before != which.info.incarnation) {
-    error reason(errc::node_lost, "node " + to_string(id) + " has ended: another process answers in its name");
+    error reason(errc::node_lost,
+                 "node " + to_string(id) + " has ended: another process answers in its name");
     cut(to.outbound, reason);
     cut(to.inbound, reason);
     if (std::exchange(to.connected, false) || to.loss) {
@@ -769,12 +792,13 @@ inline void peers::link_closed(link& which, const error& reason) {
       outcome how = reason.code() == errc::no_such_node       ? outcome::replaced
                     : reason.code() == errc::node_unreachable ? outcome::again
                                                               : outcome::final;
-      attempt_failed(from, how == outcome::again
-                               ? error(errc::node_unreachable, std::string(reason.what()) +
-                                                                   " before it said hello; perhaps it wants credentials")
-                               : reason, how);
-    }
-    else if (was_ready && which.info.node == no_node)
+      attempt_failed(from,
+                     how == outcome::again ? error(errc::node_unreachable,
+                                                   std::string(reason.what()) +
+                                                       " before it said hello; perhaps it wants credentials")
+                                           : reason,
+                     how);
+    } else if (was_ready && which.info.node == no_node)
       listener_.on_unnamed_closed(*which.conn, reason);
     else if (!was_ready && !which.initiator && !which.refused)
       listener_.on_refused(which.peer, reason);

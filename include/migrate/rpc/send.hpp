@@ -128,9 +128,7 @@ template <class Fill> called call_node(node_id node, Fill&& fill, const steady_p
 // now, and should look whether it still has to ask. Does not throw, so that nothing it allocates for its
 // own ends up in a region, or the other way round.
 
-template <class Begin> called call_here(Begin&& begin) {
-  return call_and_wait(no_node, begin, nullptr);
-}
+template <class Begin> called call_here(Begin&& begin) { return call_and_wait(no_node, begin, nullptr); }
 // begin(call number) starts something on this node that completes the call.
 
 } // namespace migrate::detail

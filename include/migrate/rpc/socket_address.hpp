@@ -25,8 +25,9 @@ struct host_and_port {
 inline host_and_port split_address(std::string_view text) {
   // Throws errc::node_unreachable when the text is not host:port.
   auto fail = [&]() {
-    return error(errc::node_unreachable, "\"" + std::string(text) +
-                                             "\" is not an address; write host:port, as 192.0.2.7:4711 or [::1]:4711");
+    return error(errc::node_unreachable,
+                 "\"" + std::string(text) +
+                     "\" is not an address; write host:port, as 192.0.2.7:4711 or [::1]:4711");
   };
   auto colon = text.rfind(':');
   if (colon == std::string_view::npos || colon == 0) throw fail();

@@ -108,7 +108,8 @@ inline void committer::write_dirty(std::span<const page_run> dirty) {
     for (std::uint32_t page = run.first; page < run.end();) {
       while (next != old.end() && next->end() <= page) ++next;
       bool known = next != old.end() && next->first <= page;
-      std::uint32_t end = next == old.end() ? run.end() : std::min(run.end(), known ? next->end() : next->first);
+      std::uint32_t end =
+          next == old.end() ? run.end() : std::min(run.end(), known ? next->end() : next->first);
       if (known)
         for (; page < end; page += std::min<std::uint32_t>(end - page, page_buffer::pages))
           write_changed(page, std::min<std::uint32_t>(end - page, page_buffer::pages), *next);

@@ -12,8 +12,9 @@
 
 namespace migrate::detail {
 
-inline std::vector<bool> files_to_merge(std::span<const image_file> files, std::span<const std::uint32_t> live,
-                                        std::uint64_t new_pages, std::size_t most_files) {
+inline std::vector<bool> files_to_merge(std::span<const image_file> files,
+                                        std::span<const std::uint32_t> live, std::uint64_t new_pages,
+                                        std::size_t most_files) {
   std::vector<bool> merge(files.size(), false);
   std::vector<std::size_t> used;
   std::uint64_t needed = new_pages, held = new_pages, merged = new_pages;

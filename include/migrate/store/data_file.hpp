@@ -24,12 +24,14 @@ inline constexpr std::size_t checksum_bytes = sizeof(std::uint64_t);
 inline void check_owner(const struct stat& status, const std::string& path, const std::string& remedy) {
   if (status.st_uid != ::geteuid())
     throw error(errc::store_owner, path + " belongs to user " + std::to_string(status.st_uid) +
-                                       ", this process runs as user " + std::to_string(::geteuid()) + "; " + remedy);
+                                       ", this process runs as user " + std::to_string(::geteuid()) + "; " +
+                                       remedy);
   if ((status.st_mode & 077) != 0) {
     char mode[16];
     std::snprintf(mode, sizeof mode, "%03o", static_cast<unsigned>(status.st_mode & 0777));
-    throw error(errc::store_owner,
-                path + " has mode " + mode + ", so others may read or write what this process would run; " + remedy);
+    throw error(errc::store_owner, path + " has mode " + mode +
+                                       ", so others may read or write what this process would run; " +
+                                       remedy);
   }
 }
 // Whoever can write an image can run code on its node, so only the owner may.
@@ -39,7 +41,8 @@ public:
   data_file(store_state& store, const image& of, std::size_t index)
       : store_(store), of_(of), entry_(of.files()[index]) {
     image_name name(of.task(), entry_.generation);
-    file_ = descriptor(::openat(store.images.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY));
+    file_ =
+        descriptor(::openat(store.images.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY));
     struct stat status;
     if (!file_ || ::fstat(file_.get(), &status) != 0) {
       int reason = errno;
@@ -49,16 +52,17 @@ public:
                                              "or a newer generation was taken over");
       throw_store_error(reason, "open a data file of " + to_string(of), path());
     }
-    if (!S_ISREG(status.st_mode)) throw error(errc::image_damaged, to_string(of) + ": " + path() + " is not a file");
+    if (!S_ISREG(status.st_mode))
+      throw error(errc::image_damaged, to_string(of) + ": " + path() + " is not a file");
     check_owner(status, path(), "remove the task's images, they are not to be trusted");
     auto size = static_cast<std::uint64_t>(status.st_size);
     if (size < entry_.bytes)
-      throw error(errc::image_truncated, to_string(of) + ": data file " + std::to_string(entry_.generation) + " has " +
-                                             std::to_string(size) + " bytes, its manifest says " +
+      throw error(errc::image_truncated, to_string(of) + ": data file " + std::to_string(entry_.generation) +
+                                             " has " + std::to_string(size) + " bytes, its manifest says " +
                                              std::to_string(entry_.bytes));
     if (size > entry_.bytes)
-      throw error(errc::image_damaged, to_string(of) + ": data file " + std::to_string(entry_.generation) + " has " +
-                                           std::to_string(size) + " bytes, more than the " +
+      throw error(errc::image_damaged, to_string(of) + ": data file " + std::to_string(entry_.generation) +
+                                           " has " + std::to_string(size) + " bytes, more than the " +
                                            std::to_string(entry_.bytes) + " its manifest says");
     state_ = file_state(status, entry_.table_checksum);
   }
@@ -80,7 +84,8 @@ public:
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) throw_store_error(errno, "read " + to_string(of_), path());
       if (got == 0)
-        throw error(errc::image_truncated, to_string(of_) + ": data file " + std::to_string(entry_.generation) +
+        throw error(errc::image_truncated, to_string(of_) + ": data file " +
+                                               std::to_string(entry_.generation) +
                                                " ended while it was read");
       offset += static_cast<std::uint64_t>(got);
       auto left = static_cast<std::size_t>(got);

@@ -70,7 +70,8 @@ inline const char* store_remedy(errc code) noexcept {
 
 [[noreturn]] inline void throw_store_error(int number, const std::string& asked, const std::string& path) {
   errc code = store_error_code(number);
-  throw error(code, "cannot " + asked + ": " + path + ": " + system_message(number) + "; " + store_remedy(code));
+  throw error(code,
+              "cannot " + asked + ": " + path + ": " + system_message(number) + "; " + store_remedy(code));
 }
 // Throws the errc that fits an errno; the message is "cannot <asked>: <path>: <reason>; <remedy>".
 

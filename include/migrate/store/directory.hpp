@@ -24,9 +24,10 @@ namespace migrate::detail {
 class image_name {
 public:
   explicit image_name(task_id task) noexcept {
-    int end = task.serial() > 0 ? std::snprintf(text_, sizeof text_, "%u.%u.%u", number(task.home()),
-                                                task.slot(), task.serial())
-                                : std::snprintf(text_, sizeof text_, "%u.%u", number(task.home()), task.slot());
+    int end =
+        task.serial() > 0
+            ? std::snprintf(text_, sizeof text_, "%u.%u.%u", number(task.home()), task.slot(), task.serial())
+            : std::snprintf(text_, sizeof text_, "%u.%u", number(task.home()), task.slot());
     (void)end;
   }
   image_name(task_id task, std::uint64_t generation, bool committed = true) noexcept : image_name(task) {

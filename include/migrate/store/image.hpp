@@ -39,7 +39,7 @@ struct image_file {
 // the manifest of the generation that wrote the file.
 
 struct image_extent {
-  std::uint32_t first = 0;     // page in the region
+  std::uint32_t first = 0; // page in the region
   std::uint32_t pages = 0;
   std::uint32_t file = 0;      // index into the image's files
   std::uint32_t file_page = 0; // page in that file
@@ -195,8 +195,7 @@ inline std::vector<std::byte> image::encode() const {
   put(extents_.data(), extents_.size() * sizeof(image_extent));
   put(metadata_.data(), metadata_.size());
   std::memcpy(bytes.data(), &header, sizeof header);
-  header.checksum =
-      checksum(bytes.data() + manifest_checked_from, bytes.size() - manifest_checked_from);
+  header.checksum = checksum(bytes.data() + manifest_checked_from, bytes.size() - manifest_checked_from);
   std::memcpy(bytes.data(), &header, sizeof header);
   return bytes;
 }
@@ -209,15 +208,15 @@ inline image image::parse(std::span<const std::byte> bytes) {
   constexpr std::size_t prefix = manifest_checked_from + sizeof(std::uint32_t);
   manifest_header header{};
   if (bytes.size() < prefix)
-    throw refuse(errc::image_truncated, "it has " + std::to_string(bytes.size()) + " bytes and ends in its header");
+    throw refuse(errc::image_truncated,
+                 "it has " + std::to_string(bytes.size()) + " bytes and ends in its header");
   std::memcpy(&header, bytes.data(), prefix);
   if (header.magic != manifest_magic) throw refuse(errc::image_damaged, "it does not begin like one");
   if (header.bytes > bytes.size())
-    throw refuse(errc::image_truncated, "it says that it has " + std::to_string(header.bytes) + " bytes, but " +
-                                            std::to_string(bytes.size()) + " are there");
+    throw refuse(errc::image_truncated, "it says that it has " + std::to_string(header.bytes) +
+                                            " bytes, but " + std::to_string(bytes.size()) + " are there");
   if (header.bytes < bytes.size()) throw refuse(errc::image_damaged, "something follows its end");
-  std::uint64_t found =
-      checksum(bytes.data() + manifest_checked_from, bytes.size() - manifest_checked_from);
+  std::uint64_t found = checksum(bytes.data() + manifest_checked_from, bytes.size() - manifest_checked_from);
   if (found != header.checksum) throw refuse(errc::image_damaged, "its checksum does not hold");
   if (header.version != manifest_version)
     throw refuse(errc::image_version, "it is of version " + std::to_string(header.version) +
@@ -228,8 +227,7 @@ inline image image::parse(std::span<const std::byte> bytes) {
 
   std::size_t room = bytes.size() - sizeof header;
   if (header.files > room / sizeof(image_file) || header.extents > room / sizeof(image_extent) ||
-      header.metadata > room ||
-      manifest_bytes(header.files, header.extents, header.metadata) != bytes.size())
+      header.metadata > room || manifest_bytes(header.files, header.extents, header.metadata) != bytes.size())
     throw refuse(errc::image_damaged, "its tables do not fit its length");
 
   image value;

@@ -78,7 +78,9 @@ private:
     file_.close();
     ::unlinkat(store_.images.get(), image_name(task_, generation_, false).c_str(), 0);
   }
-  std::string what() const { return "write image " + std::to_string(generation_) + " of task " + to_string(task_); }
+  std::string what() const {
+    return "write image " + std::to_string(generation_) + " of task " + to_string(task_);
+  }
   [[noreturn, gnu::cold]] void fail(int reason) const {
     throw_store_error(reason, what(), store_.path + "/images/" + image_name(task_, generation_, false).str());
   }
@@ -109,13 +111,14 @@ inline void image_writer::open_file(std::uint64_t after) {
   for (int attempt = 0; attempt < attempts; ++attempt) {
     generation_ = after + 1;
     image_name name(task_, generation_, false);
-    file_ = descriptor(
-        ::openat(store_.images.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+    file_ = descriptor(::openat(store_.images.get(), name.c_str(),
+                                O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (file_) {
       if (::faccessat(store_.images.get(), image_name(task_, generation_).c_str(), F_OK, 0) != 0) return;
       discard();
     } else if (errno == ENOENT) {
-      if (::mkdirat(store_.images.get(), image_name(task_).c_str(), 0700) != 0 && errno != EEXIST) fail(errno);
+      if (::mkdirat(store_.images.get(), image_name(task_).c_str(), 0700) != 0 && errno != EEXIST)
+        fail(errno);
       if (store_.options.durable && ::fsync(store_.images.get()) != 0) fail(errno);
       continue;
     } else if (errno != EEXIST) {

@@ -23,8 +23,8 @@ namespace migrate::detail {
 
 inline void check_ours(const store_state& store, const image& of) {
   if (of.store() != store.id)
-    throw error(errc::image_foreign, to_string(of) + " belongs to store " + to_string(of.store()) + ", this is store " +
-                                         to_string(store.id) + " (" + store.path +
+    throw error(errc::image_foreign, to_string(of) + " belongs to store " + to_string(of.store()) +
+                                         ", this is store " + to_string(store.id) + " (" + store.path +
                                          "); give every node of the cluster the same store");
 }
 
@@ -59,12 +59,14 @@ inline image load_image(const store_state& store, task_id task, std::uint64_t ge
   read(tail.data(), tail.size(), size - tail.size());
   image_trailer trailer;
   if (tail.size() < sizeof trailer)
-    throw error(errc::image_truncated, what + ": its file has " + std::to_string(size) + " bytes, too few for an image");
+    throw error(errc::image_truncated,
+                what + ": its file has " + std::to_string(size) + " bytes, too few for an image");
   std::memcpy(&trailer, tail.data() + tail.size() - sizeof trailer, sizeof trailer);
   if (trailer.checksum != trailer.sum()) {
     if (trailer.magic != trailer_magic)
-      throw error(errc::image_truncated, what + ": its file of " + std::to_string(size) +
-                                             " bytes does not end as an image does: it is cut short or is none");
+      throw error(errc::image_truncated,
+                  what + ": its file of " + std::to_string(size) +
+                      " bytes does not end as an image does: it is cut short or is none");
     throw error(errc::image_damaged, what + ": the last bytes of its file do not match their checksum");
   }
   if (trailer.magic != trailer_magic || trailer.bytes != size || trailer.manifest > size - sizeof trailer)
@@ -86,7 +88,8 @@ inline image load_image(const store_state& store, task_id task, std::uint64_t ge
     } catch (const error& problem) {
       // The trailer has told how long it is, so what is missing here is missing inside.
       bool shorter = problem.code() == errc::image_truncated;
-      throw error(shorter ? make_error_code(errc::image_damaged) : problem.code(), what + ": " + problem.what());
+      throw error(shorter ? make_error_code(errc::image_damaged) : problem.code(),
+                  what + ": " + problem.what());
     }
   }();
   if (value.task() != task || value.generation() != generation)

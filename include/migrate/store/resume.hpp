@@ -123,8 +123,8 @@ inline void resumer::lay_file(std::size_t index, std::span<const image_extent> e
     for (std::uint32_t done = 0; done < extent.pages;) {
       auto now = static_cast<std::uint32_t>(std::min<std::size_t>(extent.pages - done, page_buffer::pages));
       std::uint32_t page = extent.file_page + done;
-      if (!parts_.empty() && (parts_.back().page + parts_.back().pages != page ||
-                              waiting_ + now > page_buffer::pages))
+      if (!parts_.empty() &&
+          (parts_.back().page + parts_.back().pages != page || waiting_ + now > page_buffer::pages))
         read_parts(file, verify);
       parts_.push_back({address(extent.first + done), page, now});
       waiting_ += now;
@@ -157,8 +157,8 @@ inline std::size_t resumer::mapped_together(std::span<const image_extent> extent
 // an old file leaves.
 
 inline bool resumer::map_pages(data_file& file, const image_extent& from, const image_extent& to) {
-  void* got = ::mmap(address(from.first), std::size_t{to.end() - from.first} * page_size, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.fd(),
+  void* got = ::mmap(address(from.first), std::size_t{to.end() - from.first} * page_size,
+                     PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.fd(),
                      static_cast<off_t>(std::size_t{from.file_page} * page_size));
   if (got != MAP_FAILED) return true;
   if (errno == ENOMEM || errno == ENODEV) return false; // too many mappings, or a file system without

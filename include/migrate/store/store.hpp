@@ -48,8 +48,9 @@ public:
   store_id id() const noexcept { return state_->id; }
   const std::string& path() const noexcept { return state_->path; }
 
-  image commit(task_id task, detail::region_number region, const image* base, std::span<const page_range> dirty,
-               std::span<const page_range> live, std::span<const std::byte> metadata);
+  image commit(task_id task, detail::region_number region, const image* base,
+               std::span<const page_range> dirty, std::span<const page_range> live,
+               std::span<const std::byte> metadata);
   // Writes a new generation: the dirty pages as they are in memory now, and of the base image those
   // pages that are in live and not in dirty. When this returns the generation is committed and no death
   // of a process loses it; when it throws (store_full, store_read_only, store_missing, store_io, or
@@ -115,12 +116,13 @@ inline image store::commit(task_id task, detail::region_number region, const ima
                            std::span<const page_range> dirty, std::span<const page_range> live,
                            std::span<const std::byte> metadata) {
   node_heap_scope process_heap;
-  if (!task || !region.valid()) throw std::invalid_argument("migrate: store::commit needs a task and a region");
+  if (!task || !region.valid())
+    throw std::invalid_argument("migrate: store::commit needs a task and a region");
   if (base != nullptr) {
     detail::check_ours(*state_, *base);
     if (base->task() != task || base->region() != region)
-      throw error(errc::image_foreign, "cannot base an image of task " + to_string(task) + " on " + to_string(*base) +
-                                           ": it is another task's or another region's");
+      throw error(errc::image_foreign, "cannot base an image of task " + to_string(task) + " on " +
+                                           to_string(*base) + ": it is another task's or another region's");
   }
   auto dirty_runs = detail::to_runs(dirty, region);
   auto live_runs = detail::to_runs(live, region);
@@ -186,7 +188,8 @@ inline image store::load(task_id task, std::uint64_t generation) const {
 inline void store::unlink(task_id task, std::uint64_t generation, bool committed) const {
   detail::image_name name(task, generation, committed);
   if (::unlinkat(state_->images.get(), name.c_str(), 0) != 0 && errno != ENOENT && errno != ESTALE)
-    detail::throw_store_error(errno, "remove image " + std::to_string(generation) + " of task " + to_string(task),
+    detail::throw_store_error(errno,
+                              "remove image " + std::to_string(generation) + " of task " + to_string(task),
                               path() + "/images/" + name.str());
   if (committed) state_->verified.forget(task, generation);
 }
@@ -195,7 +198,8 @@ inline void store::collect(task_id task, const image& current) {
   node_heap_scope process_heap;
   detail::check_ours(*state_, current);
   if (current.task() != task)
-    throw error(errc::image_foreign, "cannot collect images of task " + to_string(task) + " by " + to_string(current));
+    throw error(errc::image_foreign,
+                "cannot collect images of task " + to_string(task) + " by " + to_string(current));
   auto used = [&](std::uint64_t generation) {
     for (const image_file& file : current.files())
       if (file.generation == generation) return true;
@@ -224,7 +228,8 @@ inline void store::remove(task_id task) {
     if (there.reason == ENOENT) return;
     for (std::uint64_t generation : there.unfinished) unlink(task, generation, false);
     for (std::uint64_t generation : there.committed) unlink(task, generation, true);
-    if (::unlinkat(state_->images.get(), detail::image_name(task).c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT)
+    if (::unlinkat(state_->images.get(), detail::image_name(task).c_str(), AT_REMOVEDIR) == 0 ||
+        errno == ENOENT)
       return;
     if (errno != ENOTEMPTY && errno != EEXIST) break;
   }

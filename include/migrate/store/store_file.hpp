@@ -116,8 +116,9 @@ inline std::unique_ptr<store_state> open_store(const std::string& path, const st
     if (reason == ENOTDIR)
       throw error(errc::store_mismatch, path + " is not a directory, so it is no store; name a directory");
     if (reason == EACCES)
-      throw error(errc::store_owner, "cannot open the store " + path +
-                                         ": permission denied; use a store that belongs to this process's user");
+      throw error(errc::store_owner,
+                  "cannot open the store " + path +
+                      ": permission denied; use a store that belongs to this process's user");
     throw_store_error(reason, "open the store", path);
   }
   int root = state->root.get();
@@ -132,8 +133,10 @@ inline std::unique_ptr<store_state> open_store(const std::string& path, const st
     id = read_store_file(root, path);
   }
   if (!id)
-    throw error(errc::store_mismatch,
-                path + " is a directory but no store: it has no file 'store'; name a store, or ask for it to be made");
+    throw error(
+        errc::store_mismatch,
+        path +
+            " is a directory but no store: it has no file 'store'; name a store, or ask for it to be made");
   state->id = *id;
 
   if (::mkdirat(root, "images", 0700) != 0 && errno != EEXIST && !(errno == EROFS && options.read_only))

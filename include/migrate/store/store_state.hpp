@@ -30,8 +30,8 @@ struct store_options {
   // Leave out of a commit those dirty pages that hold what the base image holds; they are compared
   // byte for byte when their checksums agree.
 
-  std::size_t map_from = 32;
-  // Extents of fewer pages are read, longer ones mapped.
+  std::size_t map_from = 16;
+  // Extents of fewer pages are read, longer ones mapped: a mapping costs what copying some ten pages does.
 
   std::size_t most_mappings = 1024;
   // How many mappings one image may cost its process, which has 65,530 by default (vm.max_map_count).
@@ -39,6 +39,7 @@ struct store_options {
   std::size_t prefault = 128u << 20;
   // An image's newest pages are likely the ones its task writes again. When the newest generation wrote
   // no more than so many bytes, they are copied at resume in bulk rather than one page fault at a time.
+  // The kernel then calls them dirty; skip_unchanged keeps those that stay as they are out of the next image.
 
   std::size_t most_files = 8;
   // How many data files one image may span before the smaller ones are merged.

@@ -27,8 +27,8 @@ struct file_state {
 
   file_state() noexcept = default;
   file_state(const struct stat& status, std::uint64_t table_checksum) noexcept
-      : device(status.st_dev), inode(status.st_ino), size(status.st_size), modified(nanoseconds(status.st_mtim)),
-        changed(nanoseconds(status.st_ctim)), table(table_checksum) {}
+      : device(status.st_dev), inode(status.st_ino), size(status.st_size),
+        modified(nanoseconds(status.st_mtim)), changed(nanoseconds(status.st_ctim)), table(table_checksum) {}
 
   friend bool operator==(const file_state&, const file_state&) noexcept = default;
 

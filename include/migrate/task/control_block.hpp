@@ -1,6 +1,7 @@
 // A task's control block: the part of the task that the library owns and that moves with it.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -45,6 +46,11 @@ struct control_block {
 //
 //   base            +4 KiB                                   +stack_bytes      +size
 //   | guard page    | stack, growing down | control block    | heap ...        |
+
+inline char* end_of_touched(control_block& control) noexcept {
+  return std::max(const_cast<char*>(control.heap.high_water()), control.stack_top());
+}
+// Nothing of the region at or above this address was ever touched.
 
 inline std::size_t control_block_bytes() noexcept { return (sizeof(control_block) + 63) / 64 * 64; }
 

@@ -225,7 +225,10 @@ inline void scheduler::leave(worker& here, leaving why) noexcept {
   switch_to(here, task->control->suspended, here.loop);
 }
 
-inline void scheduler::yield(worker& here) noexcept { leave(here, leaving::requeue); }
+inline void scheduler::yield(worker& here) noexcept {
+  if (here.queue.size() == 0 && injected_.load(std::memory_order_relaxed) == 0) return; // nobody to go first
+  leave(here, leaving::requeue);
+}
 
 inline void scheduler::park(worker& here) noexcept {
   resident& task = *here.current;

@@ -73,6 +73,7 @@ inline task_id start_task(const unborn_task& fresh, node_id where) {
   control.suspended.fiber =
       boost::context::fiber(std::allocator_arg, boost::context::preallocated(top, stack.size, stack),
                             no_stack_allocator{}, task_entry{&control});
+  control.suspended.stack_pointer = top - 1024; // below it Boost's frames for a context that never ran
 #ifdef MIGRATE_ASAN
   control.suspended.stack_bottom = control.stack_limit();
   control.suspended.stack_bytes = stack.size;

@@ -42,7 +42,7 @@ public:
     home_office& home;
     peers& network;
     call_table& calls;
-    region_space& space;
+    vacated_regions& vacated;
     page_scanner& scanner;
     store* images;
     const carrier_table& carriers;
@@ -379,6 +379,7 @@ inline void transfer_engine::taken(resident& task) {
 inline void transfer_engine::vacate(resident& task) {
   task_id id = task.id;
   region_number region = task.control->region;
+  char* touched_end = end_of_touched(*task.control);
   move_order* order = task.move;
   with_.carriers.release(task, true);
   {
@@ -390,7 +391,7 @@ inline void transfer_engine::vacate(resident& task) {
   if (task.open_call != 0) with_.calls.close(task.open_call);
   with_.departed.note(region, id, task.control->name, order->target);
   scheduler::answered(task, want_move);
-  with_.space.close(region);
+  with_.vacated.vacate(region, touched_end);
   if (order->offered.valid()) {
     try {
       with_.images->collect(id, order->offered);
@@ -535,7 +536,9 @@ inline void transfer_engine::lay_out(resident& task) {
     };
     if (!inside(reinterpret_cast<char*>(from.control), sizeof(control_block)) || from.control % 64 != 0)
       throw error(errc::protocol, "the offer's control block lies outside its region");
-    if (!with_.home.open_region(from.region))
+    if (std::optional<char*> garbage = with_.vacated.reopen(from.region))
+      from.garbage_end = *garbage;
+    else if (!with_.home.open_region(from.region))
       throw error(errc::region_exhausted, "the kernel refuses another mapping (vm.max_map_count?)");
     opened = true;
     image newest;
@@ -617,7 +620,7 @@ inline void transfer_engine::drop_arrival(resident& task) noexcept {
   delete order;
   scheduler::answered(task, want_move);
   with_.home.residents().retire(task, id, with_.home.records().find(id));
-  if (region) with_.space.close(region);
+  if (region) with_.vacated.vacate(region, region.base() + region.size());
 }
 
 inline void transfer_engine::claim(task_id task, std::uint64_t epoch, node_id source) {
@@ -649,7 +652,7 @@ inline void transfer_engine::granted(resident& task) {
   control_block& control = *task.control;
   ++control.moves;
   if (from.boot != with_.boot) control.clock_offset = from.clock - steady_nanoseconds();
-  control.heap.set_zeroed_from(control.heap.high_water());
+  control.heap.set_zeroed_from(std::max(control.heap.high_water(), static_cast<const char*>(from.garbage_end)));
 #ifdef MIGRATE_TSAN
   control.suspended.sanitizer_fiber = __tsan_create_fiber(0);
 #endif

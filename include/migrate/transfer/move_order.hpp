@@ -35,6 +35,7 @@ struct arrival {
   std::uint64_t epoch = 0;
   region_number region;
   std::uintptr_t control = 0;
+  char* garbage_end = nullptr; // below it the region holds an earlier visit's garbage
   std::int64_t clock = 0;
   id128 boot;
   std::vector<std::byte> manifest;

@@ -1,0 +1,57 @@
+// What a test program that needs nodes has of them. Its main() is in cluster_main.cpp, which is compiled once for
+// all: list the test with CLUSTER in tests/CMakeLists.txt.
+#pragma once
+
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <migrate/task.hpp>
+#include <migrate/transfer/statistics.hpp>
+
+#include <catch2/catch.hpp>
+
+namespace migrate_test {
+
+template <class F, class... A> auto run(F&& function, A&&... arguments) {
+  return migrate::spawn(migrate::spawn_options{.name = "main"}, std::forward<F>(function), std::forward<A>(arguments)...)
+      .join();
+}
+// As a task on the first node of a cluster of three, or of as many as MIGRATE_NODES says. Tasks share no
+// memory with the test: they return what they saw, and the test checks it on the thread that runs it.
+
+migrate::move_statistics statistics();
+// Of all nodes. Not from a task.
+
+std::vector<int> other_processes();
+// Of the nodes that the first one started and that still run.
+
+std::string cluster_address();
+std::string cluster_store();
+
+struct scenario {
+  const char* name;
+  int (*run)(); // on the first node's main thread; the exit status
+};
+inline std::vector<scenario>& scenarios() {
+  static std::vector<scenario> all;
+  return all;
+}
+struct scenario_entry {
+  scenario_entry(const char* name, int (*run)()) { scenarios().push_back({name, run}); }
+};
+// A scenario is a cluster of its own, in processes of their own: the test starts this program again with
+// MIGRATE_SCENARIO set to its name (see support/program.hpp). Declare each as
+// `const scenario_entry name{"name", [] { ... return 0; }};`.
+
+inline bool& scenarios_only() {
+  static bool only = false;
+  return only;
+}
+struct no_cluster_of_its_own {
+  no_cluster_of_its_own() { scenarios_only() = true; }
+};
+// Such an object at namespace scope: the program's tests run without a node, and start scenarios.
+
+} // namespace migrate_test
