@@ -1,5 +1,5 @@
-// The region heap, as a program reaches it through operator new and delete, against glibc's malloc and mimalloc:
-// the same traces, in turn, in one process.
+// The region heap, as a program reaches it through operator new and delete, against glibc's malloc and
+// mimalloc: the same traces, in turn, in one process.
 
 #include <algorithm>
 #include <cmath>
@@ -100,7 +100,10 @@ trace mixed(std::mt19937& random) {
   for (std::uint32_t i = 40'000; i-- > 0;) vacant.push_back(i);
   auto bytes = [&] {
     auto kind = random() % 1000;
-    return static_cast<std::uint32_t>(16 + random() % (kind < 800 ? 240 : kind < 960 ? 2032 : kind < 998 ? 8176 : 65520));
+    return static_cast<std::uint32_t>(16 + random() % (kind < 800   ? 240
+                                                       : kind < 960 ? 2032
+                                                       : kind < 998 ? 8176
+                                                                    : 65520));
   };
   auto take = [&](std::vector<std::uint32_t>& from) {
     std::swap(from[random() % from.size()], from.back());
@@ -134,7 +137,8 @@ bool verdict(const char* against, const std::vector<double>& ratios, double most
   double logarithms = 0;
   for (double ratio : ratios) logarithms += std::log(ratio);
   double mean = std::exp(logarithms / static_cast<double>(ratios.size()));
-  std::printf("heap geometric mean vs %s | %.2f x | <= %.1f x | %s\n", against, mean, most, mean <= most ? "ok" : "short");
+  std::printf("heap geometric mean vs %s | %.2f x | <= %.1f x | %s\n", against, mean, most,
+              mean <= most ? "ok" : "short");
   return mean <= most;
 }
 
@@ -168,7 +172,8 @@ int main() {
                           replace("random 16 B-8 KiB", 16, 8192, random), mixed(random)};
 
   std::vector<double> to_glibc, to_mimalloc;
-  std::printf("ns for each free and allocation, median of %d rounds; ratios: median (least to most)\n", rounds);
+  std::printf("ns for each free and allocation, median of %d rounds; ratios: median (least to most)\n",
+              rounds);
   for (const trace& what : traces) {
     std::vector<void*> slots[3];
     std::vector<double> times[3], ratios[2];

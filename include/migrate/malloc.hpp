@@ -1,4 +1,5 @@
-// malloc and its family, routed to the running task's heap. Include it in exactly one source file of a program.
+// malloc and its family, routed to the running task's heap. Include it in exactly one source file of a
+// program.
 #pragma once
 
 #include <atomic>
@@ -16,8 +17,8 @@
 #include <migrate/memory/current_heap.hpp>
 
 // With this, what C libraries allocate inside a task moves with it, and so do exceptions: the C++ runtime
-// allocates them by malloc. Outside tasks everything comes from the C library's own allocator, by the names it
-// has for itself. A static executable has no such names, as its malloc is left out of the link: there a
+// allocates them by malloc. Outside tasks everything comes from the C library's own allocator, by the names
+// it has for itself. A static executable has no such names, as its malloc is left out of the link: there a
 // heap with a lock serves the process.
 
 extern "C" {

@@ -1,6 +1,6 @@
 #include <migrate/group.hpp>
 
-#include "../support/cluster_main.hpp"
+#include "../support/cluster.hpp"
 
 #include <chrono>
 #include <string>
@@ -12,7 +12,7 @@
 
 using migrate::group;
 using migrate::task_id;
-using migrate_test::cluster;
+using migrate_test::run;
 
 namespace {
 
@@ -63,7 +63,7 @@ std::int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().
 TEST_CASE("every member gets what all members put in") {
   for (std::size_t count : {1u, 2u, 3u, 5u, 8u, 13u}) {
     CAPTURE(count);
-    auto results = cluster().run([count] {
+    auto results = run([count] {
       return run_members(count, [](const std::vector<task_id>& members) {
         group all(members);
         auto rank = static_cast<std::int64_t>(all.rank());
@@ -89,7 +89,7 @@ TEST_CASE("every member gets what all members put in") {
 }
 
 TEST_CASE("values are combined in the order of ranks") {
-  auto results = cluster().run([] {
+  auto results = run([] {
     return run_members(11, [](const std::vector<task_id>& members) {
       group all(members);
       return all.sum(std::string(1, static_cast<char>('a' + all.rank())));
@@ -99,7 +99,7 @@ TEST_CASE("values are combined in the order of ranks") {
 }
 
 TEST_CASE("a sum of floating point is the same whatever the timing") {
-  auto results = cluster().run([] {
+  auto results = run([] {
     return run_members(7, [](const std::vector<task_id>& members) {
       group all(members);
       jumper moves(members[all.rank()].bits());
@@ -121,7 +121,7 @@ TEST_CASE("a group works while its members move") {
     std::uint64_t moves;
     std::int64_t wrong;
   };
-  auto results = cluster().run([] {
+  auto results = run([] {
     return run_members(9, [](const std::vector<task_id>& members) {
       group all(members);
       jumper moves(members[all.rank()].bits() + 1);
@@ -151,7 +151,7 @@ TEST_CASE("a group works while its members move") {
 
 TEST_CASE("nobody leaves a barrier before everybody has come") {
   constexpr int rounds = 12;
-  auto results = cluster().run([] {
+  auto results = run([] {
     return run_members(6, [](const std::vector<task_id>& members) {
       group all(members);
       std::vector<std::int64_t> times;
@@ -178,7 +178,7 @@ TEST_CASE("nobody leaves a barrier before everybody has come") {
 
 TEST_CASE("groups with members in common do not mix") {
   // Rank 0 asks for the groups' values in another order than the others give them.
-  auto results = cluster().run([] {
+  auto results = run([] {
     return run_members(6, [](const std::vector<task_id>& members) {
       group first(members, 1);
       group second(members, 2);
@@ -205,7 +205,7 @@ TEST_CASE("groups with members in common do not mix") {
 }
 
 TEST_CASE("a group can be made again of the same members") {
-  auto results = cluster().run([] {
+  auto results = run([] {
     return run_members(5, [](const std::vector<task_id>& members) {
       std::vector<int> found;
       for (int i = 0; i < 20; ++i) found.push_back(group(members).sum(i));
@@ -217,7 +217,7 @@ TEST_CASE("a group can be made again of the same members") {
 }
 
 TEST_CASE("members that call different functions are told so") {
-  auto results = cluster().run([] {
+  auto results = run([] {
     return run_members(2, [](const std::vector<task_id>& members) {
       group both(members);
       try {
@@ -236,7 +236,7 @@ TEST_CASE("members that call different functions are told so") {
 }
 
 TEST_CASE("a list that does not have the task in it once is refused") {
-  auto refusals = cluster().run([] {
+  auto refusals = run([] {
     task_id me = migrate::this_task::id();
     auto refusal = [](std::vector<task_id> members) {
       try {

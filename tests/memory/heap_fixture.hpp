@@ -30,7 +30,8 @@ class region {
 public:
   explicit region(region_class kind, std::uint32_t index = 1) : number_(kind, index) {
     REQUIRE(::mmap(number_.base(), size(), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) == number_.base());
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+                   0) == number_.base());
   }
   ~region() { ::munmap(number_.base(), size()); }
   region(const region&) = delete;
@@ -46,9 +47,9 @@ private:
 class heap_in_region : public region {
 public:
   explicit heap_in_region(region_class kind, bool zeroed = false, std::uint32_t index = 1)
-      : region(kind, index), heap_(::new (base()) region_heap(base() + migrate::detail::span_size,
-                                                              size() - migrate::detail::span_size,
-                                                              zeroed ? base() : nullptr)) {}
+      : region(kind, index),
+        heap_(::new (base()) region_heap(base() + migrate::detail::span_size,
+                                         size() - migrate::detail::span_size, zeroed ? base() : nullptr)) {}
 
   region_heap* operator->() const { return heap_; }
   region_heap& operator*() const { return *heap_; }
@@ -97,7 +98,8 @@ template <class F> std::pair<std::string, int> in_child(F&& f) {
   ::close(ends[1]);
   std::string text;
   char buffer[256];
-  for (ssize_t got; (got = ::read(ends[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(got));
+  for (ssize_t got; (got = ::read(ends[0], buffer, sizeof buffer)) > 0;)
+    text.append(buffer, static_cast<std::size_t>(got));
   ::close(ends[0]);
   int status = 0;
   REQUIRE(::waitpid(child, &status, 0) == child);

@@ -36,8 +36,9 @@ void fill(held& one, std::size_t bytes, unsigned char with) {
 
 bool covered(const std::vector<std::pair<char*, std::size_t>>& ranges, const void* block, std::size_t bytes) {
   auto* from = static_cast<const char*>(block);
-  return std::any_of(ranges.begin(), ranges.end(),
-                     [&](auto range) { return from >= range.first && from + bytes <= range.first + range.second; });
+  return std::any_of(ranges.begin(), ranges.end(), [&](auto range) {
+    return from >= range.first && from + bytes <= range.first + range.second;
+  });
 }
 
 std::size_t draw_size(std::mt19937& random, std::size_t largest) {
@@ -52,7 +53,8 @@ std::size_t draw_size(std::mt19937& random, std::size_t largest) {
   }
 }
 
-void random_trace(region_class kind, unsigned seed, std::size_t slots, std::size_t largest, int steps, bool dirty) {
+void random_trace(region_class kind, unsigned seed, std::size_t slots, std::size_t largest, int steps,
+                  bool dirty) {
   CAPTURE(seed);
   heap_in_region heap(kind);
   if (dirty) std::memset(heap->begin(), 0xa5, std::min(heap->capacity(), 8 * mebibyte));
@@ -119,12 +121,16 @@ void random_trace(region_class kind, unsigned seed, std::size_t slots, std::size
 TEST_CASE("blocks keep their content through random traces") {
   auto seed = std::random_device{}();
   std::printf("seed %u\n", seed);
-  SECTION("small region, where room runs out") { random_trace(region_class::small, seed, 300, 40'000, 60'000, false); }
+  SECTION("small region, where room runs out") {
+    random_trace(region_class::small, seed, 300, 40'000, 60'000, false);
+  }
   SECTION("small region full of an old heap's bytes") {
     random_trace(region_class::small, seed, 200, 20'000, 60'000, true);
   }
   SECTION("medium region") { random_trace(region_class::medium, seed, 3'000, 300'000, 60'000, true); }
-  SECTION("medium region, nearly full") { random_trace(region_class::medium, seed, 60, 6'000'000, 2'000, false); }
+  SECTION("medium region, nearly full") {
+    random_trace(region_class::medium, seed, 60, 6'000'000, 2'000, false);
+  }
 }
 
 TEST_CASE("a size class wastes at most an eighth") {
@@ -139,7 +145,8 @@ TEST_CASE("every size at a border of the layout is usable to its last byte") {
   heap_in_region heap(region_class::large);
   std::vector<std::size_t> sizes{0, 1, 15, 16, 17, page, span_size, 2 * mebibyte, 3 * mebibyte};
   for (unsigned i = 0; i < migrate::detail::size_classes; ++i) sizes.push_back(size_of_class(i));
-  for (std::size_t border : {small_max, medium_max, span_size - page, span_size - 64, 2 * span_size - page}) sizes.push_back(border);
+  for (std::size_t border : {small_max, medium_max, span_size - page, span_size - 64, 2 * span_size - page})
+    sizes.push_back(border);
   std::vector<held> all;
   for (std::size_t size : sizes)
     for (std::size_t bytes : {size, size + 1, size - (size > 0)}) {
@@ -407,12 +414,14 @@ TEST_CASE("a heap goes on in another process from its live ranges alone") {
     }
     return good && heap->check_consistency();
   };
-  // The region's first page travels with the heap object in it, then each live range; all else is garbage there.
+  // The region's first page travels with the heap object in it, then each live range; all else is garbage
+  // there.
   auto give = [&](int to, region_heap* heap, char* base) {
     heap->tidy();
     bool good = send(to, base, page) && send(to, all.data(), all.size() * sizeof(held));
     heap->for_each_live_range([&](char* address, std::size_t bytes) {
-      good &= send(to, &address, sizeof address) && send(to, &bytes, sizeof bytes) && send(to, address, bytes);
+      good &=
+          send(to, &address, sizeof address) && send(to, &bytes, sizeof bytes) && send(to, address, bytes);
     });
     char* none = nullptr;
     return good && send(to, &none, sizeof none);

@@ -57,7 +57,7 @@ TEST_CASE("each form of new takes from the current heap, and each form of delete
   ::operator delete[](blocks[1]);
   ::operator delete(blocks[2], std::nothrow);
   ::operator delete[](blocks[3], std::nothrow);
-  ::operator delete(blocks[4], std::size_t{0});
+  ::operator delete (blocks[4], std::size_t{0});
   ::operator delete(blocks[5], wide);
   ::operator delete[](blocks[6], std::size_t{100}, wide);
   ::operator delete(blocks[7], wide, std::nothrow);
@@ -67,7 +67,7 @@ TEST_CASE("each form of new takes from the current heap, and each form of delete
   for (int form = 0; form < 3; ++form) {
     void* block = in_heap(*heap, [] { return ::operator new(64, wide); });
     asm volatile("" : "+r"(block)); // the array forms take what the others give
-    if (form == 0) ::operator delete(block, std::size_t{64}, wide);
+    if (form == 0) ::operator delete (block, std::size_t{64}, wide);
     if (form == 1) ::operator delete[](block, wide);
     if (form == 2) ::operator delete[](block, wide, std::nothrow);
     REQUIRE(heap->allocated_bytes() == 0);

@@ -56,7 +56,8 @@ TEST_CASE("a resource whose heap is full throws region_exhausted") {
   REQUIRE_THROWS_AS(resource.allocate(2 * mebibyte), migrate::region_exhausted);
   std::vector<char, allocator<char>> bytes{allocator<char>(*heap)};
   REQUIRE_THROWS_AS(bytes.resize(2 * mebibyte), std::bad_alloc);
-  REQUIRE_THROWS_AS(allocator<int>(*heap).allocate(static_cast<std::size_t>(-1) / 2), std::bad_array_new_length);
+  REQUIRE_THROWS_AS(allocator<int>(*heap).allocate(static_cast<std::size_t>(-1) / 2),
+                    std::bad_array_new_length);
   bytes.resize(1000);
   REQUIRE(inside(heap, bytes.data()));
 }

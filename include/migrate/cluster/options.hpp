@@ -2,6 +2,7 @@
 #pragma once
 
 #include <charconv>
+#include <cstdio>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -31,10 +32,12 @@ struct node_options {
 
   static node_options from(int& argc, char** argv);
   // Takes the options that begin with --migrate- out of the command line, and then the environment's
-  // (MIGRATE_NODES for --migrate-nodes, and so on). Throws migrate::error naming an option it does not know.
+  // (MIGRATE_NODES for --migrate-nodes, and so on). --migrate-help prints what there is and ends the
+  // program. Throws migrate::error naming an option it does not know.
 };
 
 inline constexpr const char* node_options_help =
+    "Options of the node, for any program that uses migrate:\n"
     "  --migrate-nodes=N           run on N nodes on this machine\n"
     "  --migrate-workers=N         threads that run tasks on each node\n"
     "  --migrate-store=DIR         directory for images, shared by all nodes\n"
@@ -42,6 +45,8 @@ inline constexpr const char* node_options_help =
     "  --migrate-join=ADDR:PORT    join the cluster of the node that listens there\n"
     "  --migrate-credentials=DIR   certificate, key and authority, from migrate-credentials\n"
     "  --migrate-torture=K[:SEED]  move every task at every K-th call into the library\n"
+    "  --migrate-keepalive=MS      a node that is silent for so long is lost (10000)\n"
+    "  --migrate-inline=BYTES      most dirty pages that travel in a move's offer (65536)\n"
     "  --migrate-quiet             no lines about the nodes themselves\n";
 
 namespace detail {
@@ -108,6 +113,10 @@ inline node_options node_options::from(int& argc, char** argv) {
     }
     std::string_view name = argument.substr(prefix.size());
     std::string_view value;
+    if (name == "help") {
+      std::fputs(node_options_help, stdout);
+      std::exit(0);
+    }
     if (std::size_t equals = name.find('='); equals != std::string_view::npos) {
       value = name.substr(equals + 1);
       name = name.substr(0, equals);

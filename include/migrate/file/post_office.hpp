@@ -64,7 +64,9 @@ private:
   [[nodiscard]] bool seen(task_id from, task_id to, node_id by, verdict how, std::uint64_t sequence,
                           node_id place);
   // True: there is more to transmit.
-  void tell_again(task_id to, const mail_waiter& who);
+  bool tell_again(task_id to, const mail_waiter& who);
+  // False when the sender waits there no more: it has moved, and sends again from where it is.
+  void tell_of_room(resident& receiver, task_id to, std::uint64_t key);
   inbox& box_of(resident& task);
 
   static constexpr std::uint64_t again = ~std::uint64_t{0}; // no sequence: the receiver can take mail again
@@ -172,7 +174,7 @@ inline bool post_office::settled(resident& task, std::size_t most) noexcept {
 
 inline letter* post_office::receive(resident& task, std::uint64_t key, bool park_after) noexcept {
   letter* got = nullptr;
-  mail_waiter next;
+  bool room = false;
   {
     held guard(task.lock);
     mail_lane* lane = task.mail == nullptr ? nullptr : task.mail->find_lane(key);
@@ -183,29 +185,36 @@ inline letter* post_office::receive(resident& task, std::uint64_t key, bool park
     }
     got = lane->pop();
     lane->waited_for = got == nullptr && park_after;
-    if (got != nullptr && !lane->blocked.empty() && lane->count < lane->capacity) next = lane->blocked.pop();
+    room = got != nullptr && !lane->blocked.empty();
   }
-  if (next.from) {
+  if (room) {
     node_heap_scope scope;
-    tell_again(task.id, next);
+    tell_of_room(task, task.id, key);
   }
   return got;
+}
+
+inline void post_office::tell_of_room(resident& receiver, task_id to, std::uint64_t key) {
+  mail_waiter next;
+  do {
+    held guard(receiver.lock);
+    mail_lane* lane = receiver.id != to || receiver.mail == nullptr ? nullptr : receiver.mail->find_lane(key);
+    if (lane == nullptr || lane->blocked.empty() || lane->count >= lane->capacity) return;
+    next = lane->blocked.pop();
+  } while (!tell_again(to, next));
 }
 
 inline void post_office::stop_waiting(resident& from, task_id to, std::uint64_t key) {
   resident* receiver = home_.find_here(to);
   if (receiver == nullptr) return;
-  mail_waiter next;
   {
     held guard(receiver->lock);
     if (receiver->id != to || receiver->mail == nullptr) return;
     receiver->mail->held.remove(from.id);
     mail_lane* lane = receiver->mail->find_lane(key);
     if (lane == nullptr || lane->blocked.remove(from.id)) return;
-    // It was told that there is room, and makes no use of it.
-    if (!lane->blocked.empty() && lane->count < lane->capacity) next = lane->blocked.pop();
   }
-  if (next.from) tell_again(to, next);
+  tell_of_room(*receiver, to, key); // it was told, and makes no use of it
 }
 
 inline void post_office::set_capacity(resident& task, std::uint64_t key, std::uint32_t capacity) {
@@ -225,9 +234,10 @@ inline std::size_t post_office::waiting(resident& task, std::uint64_t key) noexc
   return lane == nullptr ? 0 : lane->count;
 }
 
-inline void post_office::tell_again(task_id to, const mail_waiter& who) {
+inline bool post_office::tell_again(task_id to, const mail_waiter& who) {
   if (who.local != nullptr) {
-    if (who.local->id == who.from) this_scheduler->wake(*who.local);
+    if (who.local->id != who.from) return false;
+    this_scheduler->wake(*who.local);
   } else if (who.node == home_.here()) {
     if (seen(who.from, to, home_.here(), verdict::accepted, again, no_node)) transmit(who.from, to);
   } else {
@@ -237,6 +247,7 @@ inline void post_office::tell_again(task_id to, const mail_waiter& who) {
       route.setTo(to.bits());
     });
   }
+  return true;
 }
 
 inline void post_office::transmit(task_id from, task_id to) {

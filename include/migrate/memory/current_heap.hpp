@@ -19,9 +19,9 @@ inline constinit thread_local region_heap* current_heap_slot = nullptr;
   asm volatile("" : "+r"(heap));
   current_heap_slot = heap;
 }
-// The heap that operator new uses on this thread; null: the process's own. Only these two functions touch the
-// thread-local: an optimiser may keep its address across a switch, after which it is another thread's, or another
-// process's.
+// The heap that operator new uses on this thread; null: the process's own. Only these two functions touch
+// the thread-local: an optimiser may keep its address across a switch, after which it is another thread's,
+// or another process's.
 
 class heap_scope {
 public:
@@ -44,7 +44,7 @@ public:
 private:
   detail::heap_scope scope_;
 };
-// Allocations in its scope go to the process's ordinary heap: for statics first used inside a task, and for everything
-// that must stay on the node when the task leaves. The task must not move in the scope.
+// Allocations in its scope go to the process's ordinary heap: for statics first used inside a task, and for
+// everything that must stay on the node when the task leaves. The task must not move in the scope.
 
 } // namespace migrate

@@ -20,9 +20,9 @@ public:
       : runs_(static_cast<char*>(begin), size, zeroed_from) {}
   region_heap(const region_heap&) = delete;
   region_heap& operator=(const region_heap&) = delete;
-  // Manages the `size` bytes from `begin`, which is aligned to 64 KiB, and touches none of them. They may hold
-  // anything, an older heap too. The caller may say from which address on they are known to be zero, which saves
-  // allocate_zeroed() work; null: nowhere.
+  // Manages the `size` bytes from `begin`, which is aligned to 64 KiB, and touches none of them. They may
+  // hold anything, an older heap too. The caller may say from which address on they are known to be zero,
+  // which saves allocate_zeroed() work; null: nowhere.
 
   void* allocate(std::size_t bytes) noexcept {
     if (bytes <= detail::small_max) [[likely]] {
@@ -49,19 +49,26 @@ public:
   // The same, with `bytes` zero bytes in it.
 
   void* reallocate(void* block, std::size_t bytes) noexcept;
-  // Makes a block of this heap larger or smaller, where it is or at another place; null when there is no room, and
-  // then the block is as it was. A null block is allocated; zero bytes give a block like any other.
+  // Makes a block of this heap larger or smaller, where it is or at another place; null when there is no
+  // room, and then the block is as it was. A null block is allocated; zero bytes give a block like any
+  // other.
 
   static void deallocate(void* block) noexcept {
     if (!block) return;
     char* span = detail::span_of(block);
     auto* header = detail::header_at<detail::slab>(span);
+    if (header->tag == detail::tag_mixed) {
+      auto* mixed = detail::header_at<detail::mixed_span>(span);
+      unsigned first = mixed->first[detail::offset_in(span, block) / detail::granule_size];
+      if (first != detail::mixed_span::nothing) header = detail::slab_at(span, first);
+    }
     if (detail::is_slab(header)) [[likely]]
       return put(header, block);
     deallocate_other(span, block);
   }
-  // Gives a block back to the heap it came from, whichever that is; null does nothing. Ends the process with a
-  // message when there is no such block, where that is noticed: always with MIGRATE_CHECKED_HEAP, else often.
+  // Gives a block back to the heap it came from, whichever that is; null does nothing. Ends the process
+  // with a message when there is no such block, where that is noticed: always with MIGRATE_CHECKED_HEAP,
+  // else often.
 
   static std::size_t usable_size(const void* block) noexcept;
   // How many bytes of the block may be used: what was asked for or more.
@@ -96,9 +103,9 @@ public:
   // Gives every page that holds nothing back to the system, now.
 
   template <class F> void for_each_live_range(F&& f) const;
-  // Calls f(char* address, std::size_t bytes) for every stretch of pages that hold blocks in use or the heap's own
-  // data, in ascending order. Pages left out may be lost: the heap will assume nothing of them. Call tidy() first
-  // for the least. Takes time in proportion to the spans in use.
+  // Calls f(char* address, std::size_t bytes) for every stretch of pages that hold blocks in use or the
+  // heap's own data, in ascending order. Pages left out may be lost: the heap will assume nothing of them.
+  // Call tidy() first for the least. Takes time in proportion to the spans in use.
 
   bool check_consistency() const;
   // Whether everything the heap knows agrees. For tests: slow.
@@ -166,20 +173,20 @@ private:
   static void give_back(detail::slab* owner, detail::heap_block* block) noexcept {
     if (owner->tag == detail::tag_full) [[unlikely]]
       return give_back_to_full(owner, block);
-    if (owner->free == block || owner->live == 0) [[unlikely]]
+    if (owner->free == block) [[unlikely]]
       detail::heap_fatal("double free", block);
     block->next = owner->free;
     if constexpr (detail::checked_heap) block->key = detail::key_of(owner);
     owner->free = block;
-    if (--owner->live == 0) [[unlikely]]
-      slab_empty(owner);
+    if (--owner->live <= 0) [[unlikely]]
+      slab_empty(owner, block);
   }
 
   static void deallocate_other(char* span, void* block) noexcept;
   static void check_block(const detail::slab* owner, const detail::heap_block* block) noexcept;
   static void check_free_block(const detail::heap_block* block) noexcept;
   static bool is_block(const detail::slab* owner, const void* block) noexcept;
-  static void slab_empty(detail::slab* owner) noexcept;
+  static void slab_empty(detail::slab* owner, const void* last) noexcept;
   static void give_back_to_full(detail::slab* owner, detail::heap_block* block) noexcept;
   bool empty_bins() noexcept;
   static detail::slab* inner_slab(char* span, const void* block) noexcept;
@@ -226,7 +233,8 @@ private:
   detail::slab* first_slab(unsigned index) const noexcept {
     if (index < detail::first_binned) return small_slabs_[index];
     std::uint32_t place = slabs_[index - detail::first_binned];
-    return place == 0 ? nullptr : reinterpret_cast<detail::slab*>(runs_.begin() + std::uint64_t{place - 1} * 64);
+    return place == 0 ? nullptr
+                      : reinterpret_cast<detail::slab*>(runs_.begin() + std::uint64_t{place - 1} * 64);
   }
   void set_first_slab(unsigned index, detail::slab* first) noexcept {
     if (index < detail::first_binned) {
@@ -234,7 +242,8 @@ private:
       return;
     }
     auto* at = reinterpret_cast<const char*>(first);
-    slabs_[index - detail::first_binned] = first ? static_cast<std::uint32_t>((at - runs_.begin()) / 64 + 1) : 0;
+    slabs_[index - detail::first_binned] =
+        first ? static_cast<std::uint32_t>((at - runs_.begin()) / 64 + 1) : 0;
   }
 
   detail::slab* small_slabs_[detail::first_binned] = {};
@@ -242,28 +251,29 @@ private:
   std::uint32_t slabs_[detail::size_classes - detail::first_binned] = {};
   // The same for the larger classes, in units of 64 bytes from begin(), plus one.
   std::uint32_t bins_[detail::size_classes - detail::first_binned] = {};
-  // For each of these the block freed last, in units of 16 bytes from begin(); under it a few that were freed before. A
-  // block freed just now is still in the caches, and its slab need not be looked at.
+  // For each of these the block freed last, in units of 16 bytes from begin(); under it a few that were
+  // freed before. A block freed just now is still in the caches, and its slab need not be looked at.
   detail::run_layer runs_;
-  detail::mixed_span* mixed_[lists] = {};          // shared spans, by their longest free stretch
+  detail::mixed_span* mixed_[lists] = {}; // shared spans, by their longest free stretch
   std::uint8_t levels_[detail::size_classes / 4] = {};
   // For each class two bits: how large its next slab is to be.
-  std::uint8_t released_ = 0;                      // slabs given up since the last one made
+  std::uint8_t released_ = 0; // slabs given up since the last one made
 };
-// A heap for one task, in the task's region, with all it knows about itself in the region too: copied to another
-// process at the same addresses together with its memory, it goes on there.
+// A heap for one task, in the task's region, with all it knows about itself in the region too: copied to
+// another process at the same addresses together with its memory, it goes on there.
 //
 // Thread safety: none. One thread at a time uses a heap; deallocate(), usable_size() and owner() use the
 // block's heap.
 //
-// Small blocks come from slabs of one size class, which start with a kilobyte and grow to a span of 64 KiB as a class is
-// used more; what a block belongs to is found by masking its address. (Free lists for each slab: mimalloc,
-// Leijen and others, 2019; slabs: Bonwick, 1994.)
+// Small blocks come from slabs of one size class, which start with a kilobyte and grow to a span of 64 KiB
+// as a class is used more; what a block belongs to is found by masking its address. (Free lists for each
+// slab: mimalloc, Leijen and others, 2019; slabs: Bonwick, 1994.)
 
 inline bool region_heap::is_block(const detail::slab* owner, const void* block) noexcept {
   char* at = reinterpret_cast<char*>(const_cast<detail::slab*>(owner));
   char* span = detail::span_of(at + 1);
-  std::size_t offset = detail::offset_in(span, block), first = detail::offset_in(span, at) + sizeof(detail::slab);
+  std::size_t offset = detail::offset_in(span, block),
+              first = detail::offset_in(span, at) + sizeof(detail::slab);
   if (offset >= first)
     return (offset - first) % owner->block_size == 0 &&
            (owner->wrapped ? offset + owner->block_size <= detail::span_size : offset < owner->bump);
@@ -285,7 +295,8 @@ inline bool region_heap::is_block(const detail::slab* owner, const void* block) 
 
 [[gnu::noinline]] inline void region_heap::check_free_block(const detail::heap_block* block) noexcept {
   detail::slab* owner = slab_of(block);
-  if (!detail::is_slab(owner) || (block->key & ~detail::depth_bits) != detail::key_of(owner) || !is_block(owner, block))
+  if (!detail::is_slab(owner) || (block->key & ~detail::depth_bits) != detail::key_of(owner) ||
+      !is_block(owner, block))
     detail::heap_fatal("a block was written to after it was freed", block);
 }
 
@@ -295,7 +306,8 @@ inline bool region_heap::is_block(const detail::slab* owner, const void* block) 
   give_back(owner, block);
 }
 
-[[gnu::noinline]] inline void region_heap::slab_empty(detail::slab* owner) noexcept {
+[[gnu::noinline]] inline void region_heap::slab_empty(detail::slab* owner, const void* last) noexcept {
+  if (owner->live < 0) detail::heap_fatal("double free", last);
   if (owner->next || owner->prev) owner->heap->free_slab(owner);
 }
 // A class keeps one empty slab, so that a program which goes to and fro does not make it each time.
@@ -331,7 +343,6 @@ inline detail::slab* region_heap::slab_of(const void* block) noexcept {
   if (header->tag == detail::tag_mixed) {
     auto* mixed = detail::header_at<detail::mixed_span>(span);
     header = inner_slab(span, block);
-    if (detail::is_slab(header)) return put(header, block);
     if (header->tag == detail::tag_solo) {
       header->tag = detail::tag_dead;
       return heap->give_granules(mixed, detail::granules_in(header->bump),
@@ -339,7 +350,8 @@ inline detail::slab* region_heap::slab_of(const void* block) noexcept {
     }
   }
   auto* large = detail::header_at<detail::large_header>(span);
-  if (large->tag != detail::tag_large) detail::heap_fatal("double free, or free of an address that is no block", block);
+  if (large->tag != detail::tag_large)
+    detail::heap_fatal("double free, or free of an address that is no block", block);
   if (large->data != block) detail::heap_fatal("free of an address inside a block", block);
   heap->runs_.release(span);
 }
@@ -400,7 +412,7 @@ inline void region_heap::free_slab(detail::slab* owner) noexcept {
     runs_.release(span);
     if (++released_ == 16) {
       released_ = 0;
-      empty_bins();
+      tidy();
     }
     return;
   }
@@ -458,8 +470,8 @@ inline detail::slab* region_heap::new_slab(unsigned index) noexcept {
   if (made && now < 2) raise_level(index);
   return made;
 }
-// A class's first slab aims at 1 KiB, its second at 4 KiB, the others at a whole span, or in a small region at 16 KiB;
-// in one nearly exhausted, at what there is.
+// A class's first slab aims at 1 KiB, its second at 4 KiB, the others at a whole span, or in a small region
+// at 16 KiB; in one nearly exhausted, at what there is.
 
 [[gnu::noinline]] inline void* region_heap::allocate_small(unsigned index) noexcept {
   for (;;) {
@@ -572,7 +584,8 @@ inline void region_heap::give_granules(detail::mixed_span* mixed, unsigned first
 }
 
 inline void* region_heap::allocate_medium(std::size_t bytes, std::size_t alignment) noexcept {
-  std::size_t need = sizeof(detail::slab) + bytes + (alignment > detail::cache_line ? alignment - detail::cache_line : 0);
+  std::size_t need =
+      sizeof(detail::slab) + bytes + (alignment > detail::cache_line ? alignment - detail::cache_line : 0);
   unsigned granules = detail::granules_in(need);
   detail::slab* header = take_granules(granules);
   if (!header) return nullptr;
@@ -615,7 +628,8 @@ inline void* region_heap::allocate_large(std::size_t bytes, std::size_t alignmen
   }
 }
 
-[[gnu::noinline]] inline void* region_heap::allocate_aligned(std::size_t bytes, std::size_t alignment) noexcept {
+[[gnu::noinline]] inline void* region_heap::allocate_aligned(std::size_t bytes,
+                                                             std::size_t alignment) noexcept {
   if (alignment <= detail::cache_line && bytes <= detail::small_max)
     return allocate(detail::round_up(bytes + (bytes == 0), alignment));
   return allocate_big(bytes, alignment);
@@ -677,7 +691,8 @@ inline bool region_heap::resize_large(char* span, char* block, std::size_t bytes
   auto* header = detail::header_at<detail::large_header>(span);
   if (bytes > capacity()) return false;
   char* end = detail::round_up(block + bytes, detail::page_size);
-  std::size_t spans = detail::round_up(static_cast<std::size_t>(end - span), detail::span_size) / detail::span_size;
+  std::size_t spans =
+      detail::round_up(static_cast<std::size_t>(end - span), detail::span_size) / detail::span_size;
   if (spans > header->spans) {
     if (!runs_.extend(span, spans)) return false;
   } else if (spans < header->spans) {

@@ -40,16 +40,18 @@ private:
 
 namespace detail {
 
-[[noreturn, gnu::cold, gnu::noinline]] inline void heap_fatal(const char* problem, const void* address) noexcept {
+[[noreturn, gnu::cold, gnu::noinline]] inline void heap_fatal(const char* problem,
+                                                              const void* address) noexcept {
   static constexpr const char* classes[] = {"small", "medium", "large", "huge"};
   char line[256];
   int length;
   if (region_number region = region_of(address))
-    length = std::snprintf(line, sizeof line, "migrate: heap: %s: address %p, region %s %u at %p\n", problem, address,
-                           classes[static_cast<unsigned>(region.kind())], region.index(),
+    length = std::snprintf(line, sizeof line, "migrate: heap: %s: address %p, region %s %u at %p\n", problem,
+                           address, classes[static_cast<unsigned>(region.kind())], region.index(),
                            static_cast<const void*>(region.base()));
   else
-    length = std::snprintf(line, sizeof line, "migrate: heap: %s: address %p, in no region\n", problem, address);
+    length =
+        std::snprintf(line, sizeof line, "migrate: heap: %s: address %p, in no region\n", problem, address);
   if (length > 0) [[maybe_unused]]
     auto written = ::write(2, line, static_cast<std::size_t>(length));
   std::abort();

@@ -14,11 +14,11 @@ class region_heap;
 namespace detail {
 
 inline constexpr std::size_t cache_line = 64;
-inline constexpr std::size_t granule_size = 1024;                // the unit in which a shared span is divided
+inline constexpr std::size_t granule_size = 1024; // the unit in which a shared span is divided
 inline constexpr unsigned span_granules = span_size / granule_size;
-inline constexpr std::size_t small_max = 8192;                   // the largest block that has a size class
+inline constexpr std::size_t small_max = 8192; // the largest block that has a size class
 inline constexpr unsigned size_classes = 56;
-inline constexpr unsigned first_binned = 32;                     // the first class that has a bin: over 1 KiB
+inline constexpr unsigned first_binned = 32; // the first class that has a bin: over 1 KiB
 inline constexpr std::size_t medium_max = 59 * granule_size - cache_line;
 // Blocks up to small_max come from slabs of one size class; up to medium_max a block has some granules
 // of a shared span; above that it has a run of spans of its own.
@@ -39,13 +39,13 @@ constexpr std::size_t size_of_class(unsigned index) noexcept {
 static_assert(class_of_size(small_max) == size_classes - 1 && size_of_class(size_classes - 1) == small_max);
 
 enum heap_tag : std::uint32_t {
-  tag_slab = 0x5b1a'c000,  // a slab of one size class that has room
-  tag_full,                // one that has none, and is in no list
-  tag_solo,                // the header of one medium block
-  tag_mixed,               // a span shared by several slabs and medium blocks
-  tag_large,               // the first span of a large block
-  tag_free,                // the first span of a free run
-  tag_dead,                // a header that was given up
+  tag_slab = 0x5b1a'c000, // a slab of one size class that has room
+  tag_full,               // one that has none, and is in no list
+  tag_solo,               // the header of one medium block
+  tag_mixed,              // a span shared by several slabs and medium blocks
+  tag_large,              // the first span of a large block
+  tag_free,               // the first span of a free run
+  tag_dead,               // a header that was given up
 };
 
 #ifdef MIGRATE_CHECKED_HEAP
@@ -53,16 +53,16 @@ inline constexpr bool checked_heap = true;
 #else
 inline constexpr bool checked_heap = false;
 #endif
-// Whether each free looks at the block for signs that it is free already, and each allocation for signs that it was
-// written to since. Costs a cache miss for each block. The same in all files of a program.
+// Whether each free looks at the block for signs that it is free already, and each allocation for signs
+// that it was written to since. Costs a cache miss for each block. The same in all files of a program.
 
 struct [[gnu::may_alias]] heap_block {
   union {
-    heap_block* next;     // in a slab's free list
-    std::uint64_t below;  // in a bin: where the block under it is, in units of 16 bytes from the heap's begin
+    heap_block* next;    // in a slab's free list
+    std::uint64_t below; // in a bin: where the block under it is, in units of 16 bytes from the heap's begin
   };
-  std::uintptr_t key;     // in a bin, the low six bits: how many blocks it has up to this one; the others are the
-                          // slab's key when heaps are checked
+  std::uintptr_t key; // in a bin, the low six bits: how many blocks it has up to this one; the others are the
+                      // slab's key when heaps are checked
 };
 // A free block.
 
@@ -70,20 +70,20 @@ inline constexpr std::uintptr_t depth_bits = cache_line - 1;
 
 struct run_header {
   std::uint32_t tag;
-  std::uint32_t spans;    // length of the run
-  char* previous;         // the run before this one in address order; null for the first
+  std::uint32_t spans; // length of the run
+  char* previous;      // the run before this one in address order; null for the first
   region_heap* heap;
 };
 // Stands in the first page of every run of spans, free or in use.
 
 struct alignas(cache_line) slab : run_header {
-  heap_block* free;       // blocks given back, and the next few that were never used
-  slab* next;             // the slabs of the class that have room
+  heap_block* free; // blocks given back, and the next few that were never used
+  slab* next;       // the slabs of the class that have room
   slab* prev;
-  std::uint32_t bump;     // offset in the span of the first block never used
-  std::uint32_t limit;    // offset in the span of the end of the blocks
+  std::uint32_t bump;  // offset in the span of the first block never used
+  std::uint32_t limit; // offset in the span of the end of the blocks
   std::uint16_t block_size;
-  std::uint16_t live;     // blocks in use or in a bin
+  std::int16_t live; // blocks in use or in a bin
   std::uint8_t size_class;
   std::uint8_t wrapped;   // the part of the span before the header is in use, too
   std::uint8_t bin_limit; // how many blocks of the class wait in its bin at most
@@ -95,26 +95,26 @@ struct alignas(cache_line) slab : run_header {
 struct alignas(cache_line) mixed_span : run_header {
   static constexpr std::uint8_t nothing = 255;
 
-  std::uint64_t vacant;   // bit g: granule g is free
-  mixed_span* next;       // the shared spans whose longest free stretch is of the same power of two
+  std::uint64_t vacant; // bit g: granule g is free
+  mixed_span* next;     // the shared spans whose longest free stretch is of the same power of two
   mixed_span* prev;
-  std::uint32_t list;     // which list that is
-  std::uint32_t taken;    // slabs and medium blocks in the span
+  std::uint32_t list;  // which list that is
+  std::uint32_t taken; // slabs and medium blocks in the span
   alignas(cache_line) std::uint8_t first[span_granules];
   // For each granule the first granule of the slab or block it belongs to, or `nothing`.
 };
 
 struct alignas(cache_line) large_header : run_header {
-  char* data;             // what the user got
-  char* end;              // end of what the user may use, at a page boundary
+  char* data; // what the user got
+  char* end;  // end of what the user may use, at a page boundary
 };
 
 struct alignas(cache_line) free_run : run_header {
-  free_run* left;         // a treap by (length, address)
+  free_run* left; // a treap by (length, address)
   free_run* right;
-  free_run* dirty_next;   // the free runs with pages to be given back
+  free_run* dirty_next; // the free runs with pages to be given back
   free_run* dirty_prev;
-  std::uint32_t dirty;    // about how many of its spans may be resident
+  std::uint32_t dirty; // about how many of its spans may be resident
 };
 
 static_assert(sizeof(slab) == cache_line && sizeof(large_header) == cache_line &&

@@ -20,14 +20,15 @@ public:
 
   char* begin() const noexcept { return begin_; }
   char* end() const noexcept { return end_; }
-  char* top() const noexcept { return top_; }                        // end of the last run
-  char* high_water() const noexcept { return high_; }                // above it nothing was ever touched
+  char* top() const noexcept { return top_; }                             // end of the last run
+  char* high_water() const noexcept { return high_; }                     // above it nothing was ever touched
   char* zeroed_from() const noexcept { return std::max(zeroed_, high_); } // above it all bytes are zero
   void set_zeroed_from(char* address) noexcept { zeroed_ = address; }
   std::size_t free_bytes() const noexcept { return std::size_t{free_spans_} * span_size; }
 
   char* allocate(region_heap* heap, std::size_t spans) noexcept {
-    if (free_run* run = best_fit(spans)) {
+    // The run freed last is the one the caches hold, if it fits exactly.
+    if (free_run* run = dirty_ && dirty_->spans == spans ? dirty_ : best_fit(spans)) {
       take_out(run);
       auto* base = span_of(reinterpret_cast<char*>(run) + 1);
       std::uint32_t dirty = run->dirty;
@@ -47,7 +48,8 @@ public:
   // A run of spans, the smallest that fits; its header has the length, its neighbour and the heap, but
   // no tag yet. Null when there is no such run.
 
-  char* allocate_aligned(region_heap* heap, std::size_t spans, std::size_t alignment, std::size_t lead) noexcept {
+  char* allocate_aligned(region_heap* heap, std::size_t spans, std::size_t alignment,
+                         std::size_t lead) noexcept {
     char* base = allocate(heap, spans + alignment / span_size - 1);
     if (!base) return nullptr;
     char* start = round_up(base + lead, alignment) - lead;
@@ -97,7 +99,8 @@ public:
       link_following(base, spans);
       put_in(base, std::min(dirty, spans));
     }
-    if (dirty_spans_ * span_size + static_cast<std::size_t>(std::max(touched_, top_) - top_) > slack_) purge();
+    if (dirty_spans_ * span_size + static_cast<std::size_t>(std::max(touched_, top_) - top_) > slack_)
+      purge();
   }
   // Takes a run back, and joins it with its neighbours. When more than a certain amount of free memory may
   // be resident, all of it is given back to the system.
@@ -193,7 +196,8 @@ private:
       dirty_ = run;
     }
     free_run** link = &root_;
-    while (*link && priority(*link) >= priority(run)) link = before(run, *link) ? &(*link)->left : &(*link)->right;
+    while (*link && priority(*link) >= priority(run))
+      link = before(run, *link) ? &(*link)->left : &(*link)->right;
     free_run *rest = *link, **less = &run->left, **more = &run->right;
     *link = run;
     while (rest)
@@ -289,12 +293,12 @@ private:
   char* end_;
   char* top_;
   char* high_;
-  char* touched_;                     // between top_ and here, pages may be resident
+  char* touched_; // between top_ and here, pages may be resident
   char* zeroed_;
-  char* last_ = nullptr;              // the run that ends at top_
+  char* last_ = nullptr; // the run that ends at top_
   free_run* root_ = nullptr;
   free_run* dirty_ = nullptr;
-  std::size_t slack_;                 // how much free memory may stay resident
+  std::size_t slack_; // how much free memory may stay resident
   std::uint32_t free_spans_ = 0;
   std::uint32_t dirty_spans_ = 0;
 };

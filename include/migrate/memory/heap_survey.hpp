@@ -86,7 +86,8 @@ inline void region_heap::trim() noexcept {
       while (dead != 0) {
         auto first = static_cast<unsigned>(std::countr_zero(dead));
         auto count = static_cast<unsigned>(std::countr_one(dead >> first));
-        detail::run_layer::give_back(span + first * detail::page_size, span + (first + count) * detail::page_size);
+        detail::run_layer::give_back(span + first * detail::page_size,
+                                     span + (first + count) * detail::page_size);
         dead &= ~(((std::uint32_t{1} << count) - 1) << first);
       }
     }
@@ -96,7 +97,7 @@ inline std::size_t region_heap::allocated_bytes() const noexcept {
   std::size_t sum = 0;
   auto add = [&](const detail::slab* one) {
     sum += one->tag == detail::tag_solo ? one->limit - one->bump - sizeof(detail::slab)
-                                        : std::size_t{one->live} * one->block_size;
+                                        : static_cast<std::size_t>(one->live) * one->block_size;
   };
   for (char* span = runs_.begin(); span != runs_.top();) {
     auto* header = detail::header_at<detail::run_header>(span);
@@ -135,9 +136,10 @@ inline bool region_heap::check_consistency() const {
       if (detail::checked_heap && block->key != detail::key_of(one)) return false;
       if (!is_block(one, block)) return false;
     }
-    if (spare + one->live != blocks) return false;
+    if (one->live < 0 || spare + static_cast<std::size_t>(one->live) != blocks) return false;
     bool listed = false;
-    for (const detail::slab* other = first_slab(one->size_class); other; other = other->next) listed |= other == one;
+    for (const detail::slab* other = first_slab(one->size_class); other; other = other->next)
+      listed |= other == one;
     return listed == (one->tag == detail::tag_slab) && (listed || spare == 0);
   };
   std::size_t free_runs = 0, free_spans = 0;

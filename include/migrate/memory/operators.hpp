@@ -17,7 +17,8 @@ inline void* try_new(region_heap* heap, std::size_t bytes, std::size_t alignment
   return ::posix_memalign(&block, alignment, bytes != 0 ? bytes : 1) == 0 ? block : nullptr;
 }
 
-[[gnu::noinline, gnu::cold]] inline void* new_exhausted(region_heap* heap, std::size_t bytes, std::size_t alignment) {
+[[gnu::noinline, gnu::cold]] inline void* new_exhausted(region_heap* heap, std::size_t bytes,
+                                                        std::size_t alignment) {
   while (std::new_handler handler = std::get_new_handler()) {
     handler();
     if (void* block = try_new(heap, bytes, alignment)) return block;
@@ -65,12 +66,8 @@ inline void do_delete(void* block) noexcept {
 #define MIGRATE_REPLACEABLE [[gnu::weak, gnu::noinline]]
 // Every file of a program may include this: the linker keeps one definition of each.
 
-MIGRATE_REPLACEABLE void* operator new(std::size_t bytes) {
-  return migrate::detail::do_new(bytes);
-}
-MIGRATE_REPLACEABLE void* operator new[](std::size_t bytes) {
-  return migrate::detail::do_new(bytes);
-}
+MIGRATE_REPLACEABLE void* operator new(std::size_t bytes) { return migrate::detail::do_new(bytes); }
+MIGRATE_REPLACEABLE void* operator new[](std::size_t bytes) { return migrate::detail::do_new(bytes); }
 MIGRATE_REPLACEABLE void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return migrate::detail::do_new(bytes, static_cast<std::size_t>(alignment));
 }
@@ -83,7 +80,8 @@ MIGRATE_REPLACEABLE void* operator new(std::size_t bytes, const std::nothrow_t&)
 MIGRATE_REPLACEABLE void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
   return migrate::detail::do_new_nothrow(bytes, __STDCPP_DEFAULT_NEW_ALIGNMENT__);
 }
-MIGRATE_REPLACEABLE void* operator new(std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+MIGRATE_REPLACEABLE void* operator new(std::size_t bytes, std::align_val_t alignment,
+                                       const std::nothrow_t&) noexcept {
   return migrate::detail::do_new_nothrow(bytes, static_cast<std::size_t>(alignment));
 }
 MIGRATE_REPLACEABLE void* operator new[](std::size_t bytes, std::align_val_t alignment,
@@ -93,8 +91,12 @@ MIGRATE_REPLACEABLE void* operator new[](std::size_t bytes, std::align_val_t ali
 
 MIGRATE_REPLACEABLE void operator delete(void* block) noexcept { migrate::detail::do_delete(block); }
 MIGRATE_REPLACEABLE void operator delete[](void* block) noexcept { migrate::detail::do_delete(block); }
-MIGRATE_REPLACEABLE void operator delete(void* block, std::size_t) noexcept { migrate::detail::do_delete(block); }
-MIGRATE_REPLACEABLE void operator delete[](void* block, std::size_t) noexcept { migrate::detail::do_delete(block); }
+MIGRATE_REPLACEABLE void operator delete(void* block, std::size_t) noexcept {
+  migrate::detail::do_delete(block);
+}
+MIGRATE_REPLACEABLE void operator delete[](void* block, std::size_t) noexcept {
+  migrate::detail::do_delete(block);
+}
 MIGRATE_REPLACEABLE void operator delete(void* block, std::align_val_t) noexcept {
   migrate::detail::do_delete(block);
 }

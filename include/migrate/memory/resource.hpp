@@ -74,7 +74,7 @@ public:
 private:
   region_heap* heap_;
 };
-// Allocates from the heap it was made with, or from the one that was the thread's current heap when it was made
-// (none: the process's own). allocate() throws region_exhausted.
+// Allocates from the heap it was made with, or from the one that was the thread's current heap when it was
+// made (none: the process's own). allocate() throws region_exhausted.
 
 } // namespace migrate
