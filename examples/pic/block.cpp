@@ -27,7 +27,8 @@ std::uint64_t processor_time() {
 
 class block {
 public:
-  block(const parameters& what, unsigned index, migrate::task_id coordinator, std::vector<migrate::task_id> all)
+  block(const parameters& what, unsigned index, migrate::task_id coordinator,
+        std::vector<migrate::task_id> all)
       : what_(what), index_(index), coordinator_(coordinator), area_(area_of(index, what)), charges_(area_),
         sources_(sources(index, what).size()), everybody_(all) {
     for (unsigned other : destinations(index, what)) exits_.push_back({all[other], area_of(other, what), {}});
@@ -39,9 +40,9 @@ public:
       if (step % what_.interval == 0) report(step);
       follow_orders();
       push_all();
-      if (what_.sabotage != sabotage_kind::none && step == what_.steps / 2) sabotage();
       send_leavers(step);
       receive_arrivals(step);
+      if (what_.sabotage != sabotage_kind::none && step == what_.steps / 2) sabotage();
     }
     finish_orders();
     report(what_.steps);
@@ -145,7 +146,8 @@ private:
     verdict all = everybody_.reduce(verify(particles_, what_), together);
     if (all.complete(what_)) return all;
     for (std::uint64_t first = 1; first <= what_.particles; first += census_range) {
-      census mine(first, static_cast<std::size_t>(std::min<std::uint64_t>(census_range, what_.particles - first + 1)));
+      census mine(first, static_cast<std::size_t>(
+                             std::min<std::uint64_t>(census_range, what_.particles - first + 1)));
       mine.count(particles_);
       everybody_
           .reduce(mine,

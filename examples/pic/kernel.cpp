@@ -11,9 +11,9 @@ charges::charges(const area& where) : where_(where), height_(where.top - where.b
 particle particle_at(std::int64_t x, std::int64_t y, std::uint64_t id, const parameters& what) {
   double px = static_cast<double>(x) + 0.5;
   double py = static_cast<double>(y) + 0.5;
-  double squared = 0.5;                       // of its distance from each corner
-  double cosine = 0.5 / std::sqrt(squared);   // of the angle to the horizontal
-  double unit = 1 / (2 * cosine / squared);   // the charge that moves it by one cell in the first step
+  double squared = 0.5;                     // of its distance from each corner
+  double cosine = 0.5 / std::sqrt(squared); // of the angle to the horizontal
+  double unit = 1 / (2 * cosine / squared); // the charge that moves it by one cell in the first step
   double charge = static_cast<double>(what.shift()) * unit * corner_charge(x);
   return {px, py, 0, static_cast<double>(what.m), charge, px, py, id};
 }

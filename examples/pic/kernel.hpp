@@ -28,8 +28,8 @@ struct area {
   std::int64_t left = 0, bottom = 0, right = 0, top = 0; // cells; right and top are not part of it
 
   bool contains(double x, double y) const noexcept {
-    return x >= static_cast<double>(left) && x < static_cast<double>(right) && y >= static_cast<double>(bottom) &&
-           y < static_cast<double>(top);
+    return x >= static_cast<double>(left) && x < static_cast<double>(right) &&
+           y >= static_cast<double>(bottom) && y < static_cast<double>(top);
   }
 };
 

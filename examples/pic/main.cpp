@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <system_error>
 #include <thread>
 
 #include <migrate/node.hpp>
@@ -31,7 +32,8 @@ static int run(int argc, char** argv) {
   pic::options& how = *wanted.run;
   if (how.serial) return run_serially(how);
 
-  if (on.workers == 0) on.workers = std::max(1u, std::thread::hardware_concurrency() / std::max(1u, on.nodes));
+  if (on.workers == 0)
+    on.workers = std::max(1u, std::thread::hardware_concurrency() / std::max(1u, on.nodes));
   if (how.blocks == 0 && !pic::cut_into_blocks(how.what, 12 * on.workers * std::max(1u, on.nodes)))
     pic::cut_into_blocks(how.what, 1);
   unsigned workers = on.workers;
@@ -50,6 +52,9 @@ static int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return run(argc, argv);
+  } catch (const migrate::error& problem) {
+    std::fprintf(stderr, "pic: %s\n", problem.what());
+    return problem.code() == std::errc::invalid_argument ? 2 : EXIT_FAILURE;
   } catch (const std::exception& problem) {
     std::fprintf(stderr, "pic: %s\n", problem.what());
     return EXIT_FAILURE;

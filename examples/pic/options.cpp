@@ -36,15 +36,16 @@ static std::string problem_with(const parameters& what, const std::vector<std::i
   if (what.cells % 2 != 0)
     return "--grid " + text(what.cells) + ": the charges alternate from column to column, so it must be even";
   if (what.k >= what.cells / 2)
-    return "-k " + text(what.k) + ": a step of " + text(what.shift()) + " cells must be shorter than the grid's " +
-           text(what.cells);
+    return "-k " + text(what.k) + ": a step of " + text(what.shift()) +
+           " cells must be shorter than the grid's " + text(what.cells);
   if (what.m <= -what.cells || what.m >= what.cells)
     return "-m " + text(what.m) + ": a step must be shorter than the grid's " + text(what.cells) + " cells";
-  if (what.initial == distribution::linear && what.beta - what.alpha <= 0)
-    return "--alpha and --beta: the weight beta - alpha x / cells must be positive in every column";
-  if (!patch.empty() && what.initial != distribution::patch) return "--patch goes with --distribution=patch only";
-  if (what.left > what.right || what.bottom > what.top || what.left < 0 || what.bottom < 0 || what.right >= what.cells ||
-      what.top >= what.cells)
+  if (what.initial == distribution::linear && (what.beta <= 0 || what.beta < what.alpha))
+    return "--alpha and --beta: the weight beta - alpha x / cells must be positive in each column";
+  if (!patch.empty() && what.initial != distribution::patch)
+    return "--patch goes with --distribution=patch only";
+  if (what.left > what.right || what.bottom > what.top || what.left < 0 || what.bottom < 0 ||
+      what.right >= what.cells || what.top >= what.cells)
     return "--patch: wants LEFT <= RIGHT and BOTTOM <= TOP, all from 0 to " + text(what.cells - 1);
   if (what.sabotage != sabotage_kind::none && what.victim > what.particles)
     return "--sabotage: there is no particle " + text(what.victim);
@@ -52,9 +53,10 @@ static std::string problem_with(const parameters& what, const std::vector<std::i
 }
 
 static bool parse_sabotage(const std::string& text, parameters& into) {
-  static const std::map<std::string, sabotage_kind> kinds{
-      {"", sabotage_kind::shift}, {":shift", sabotage_kind::shift}, {":drop", sabotage_kind::drop},
-      {":repeat", sabotage_kind::repeat}};
+  static const std::map<std::string, sabotage_kind> kinds{{"", sabotage_kind::shift},
+                                                          {":shift", sabotage_kind::shift},
+                                                          {":drop", sabotage_kind::drop},
+                                                          {":repeat", sabotage_kind::repeat}};
   std::size_t digits = text.find_first_not_of("0123456789");
   if (digits == 0 || text.size() > 25 || text.empty()) return false;
   auto kind = kinds.find(digits == std::string::npos ? "" : text.substr(digits));
@@ -69,18 +71,32 @@ parsed parse_options(int argc, char** argv, const char* node_options_help) {
   std::vector<std::int64_t> patch;
   bool balance = true, progress = true;
 
-  CLI::App app("Moves charged particles through a grid of fixed charges, on several nodes, and checks the place of\n"
-               "each at the end. The blocks that the grid is cut into are tasks, and move to even out the load.\n"
-               "Exit status: 0 all particles are at their places, 1 they are not or the run failed, 2 wrong usage.",
-               "pic");
+  CLI::App app(
+      "Moves charged particles through a grid of fixed charges, on several nodes, and checks the place of\n"
+      "each at the end. The blocks that the grid is cut into are tasks, and move to even out the load.\n"
+      "Exit status: 0 all particles are at their places, 1 they are not or the run failed, 2 wrong usage.",
+      "pic");
   app.get_formatter()->column_width(34);
-  app.footer(std::string("Nodes (three on this machine if nothing is said; they share its processors):\n") + node_options_help);
-  auto at_least = [](double least, double most = 9e15) { return CLI::Range(least, most); };
-  app.add_option("-g,--grid", what.cells, "columns and rows of cells; even")->check(at_least(2, 1e6))->capture_default_str();
-  app.add_option("-n,--particles", what.particles, "particles")->check(at_least(1, 1e12))->capture_default_str();
-  app.add_option("-s,--steps", what.steps, "time steps")->check(at_least(1, 1e12))->capture_default_str();
-  app.add_option("-k", what.k, "particles go 2k+1 cells to the right in each step")->check(at_least(0, 1e6))->capture_default_str();
-  app.add_option("-m", what.m, "and m cells up")->check(at_least(-1e6, 1e6))->capture_default_str();
+  app.footer(
+      std::string(
+          "pic runs on three nodes of this machine if nothing is said; they share its processors.\n\n") +
+      node_options_help);
+  using CLI::Range;
+  app.add_option("-g,--grid", what.cells, "columns and rows of cells; even")
+      ->check(Range(std::int64_t{2}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  app.add_option("-n,--particles", what.particles, "particles")
+      ->check(Range(std::uint64_t{1}, std::uint64_t{1'000'000'000'000}))
+      ->capture_default_str();
+  app.add_option("-s,--steps", what.steps, "time steps")
+      ->check(Range(std::uint64_t{1}, std::uint64_t{1'000'000'000'000}))
+      ->capture_default_str();
+  app.add_option("-k", what.k, "particles go 2k+1 cells to the right in each step")
+      ->check(Range(std::int64_t{0}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  app.add_option("-m", what.m, "and m cells up")
+      ->check(Range(std::int64_t{-1'000'000}, std::int64_t{1'000'000}))
+      ->capture_default_str();
   std::string distribution_name = "geometric";
   app.add_option("-d,--distribution", distribution_name,
                  "where particles are at first: geometric, sinusoidal, linear or patch")
@@ -89,16 +105,19 @@ parsed parse_options(int argc, char** argv, const char* node_options_help) {
   app.add_option("--rho", what.rho, "geometric: ratio of one column to that on its left")
       ->check(CLI::Range(1e-3, 1.0))
       ->capture_default_str();
-  app.add_option("--alpha", what.alpha, "linear: the weight of column x is beta - alpha x / cells")->capture_default_str();
+  app.add_option("--alpha", what.alpha, "linear: the weight of column x is beta - alpha x / cells")
+      ->capture_default_str();
   app.add_option("--beta", what.beta, "linear: see --alpha")->capture_default_str();
-  app.add_option("--patch", patch, "patch: LEFT RIGHT BOTTOM TOP, first and last column and row\n(default: the lower left sixteenth)")
+  app.add_option(
+         "--patch", patch,
+         "patch: LEFT RIGHT BOTTOM TOP, first and last column and row\n(default: the lower left sixteenth)")
       ->expected(4)
       ->delimiter(',');
   app.add_option("-b,--blocks", made.blocks, "tasks that the grid is cut into (default: 12 for each worker)")
-      ->check(at_least(1, 1e5));
+      ->check(Range(1u, 100'000u));
   app.add_flag("--balance,!--no-balance", balance, "whether blocks move to even out the load");
   app.add_option("-i,--interval", what.interval, "steps between two looks at the load")
-      ->check(at_least(1, 1e9))
+      ->check(Range(1u, 1'000'000'000u))
       ->capture_default_str();
   app.add_flag("--progress,!--no-progress", progress, "whether to show on standard error how it goes");
   app.add_flag("--serial", made.serial, "compute on one thread, without tasks, for comparison");
@@ -115,25 +134,24 @@ parsed parse_options(int argc, char** argv, const char* node_options_help) {
   what.initial = distributions.at(distribution_name);
   what.balance = balance;
   std::int64_t quarter = what.cells / 4;
-  if (patch.empty()) patch.clear();
   if (patch.size() == 4) {
     what.left = patch[0], what.right = patch[1], what.bottom = patch[2], what.top = patch[3];
   } else if (what.initial == distribution::patch && quarter > 0) {
     what.right = what.top = quarter - 1;
   }
-  std::string problem = problem_with(what, patch);
-  if (problem.empty() && !sabotage.empty() && !parse_sabotage(sabotage, what))
+  std::string problem;
+  if (!sabotage.empty() && !parse_sabotage(sabotage, what))
     problem = "--sabotage: wants PARTICLE or PARTICLE:shift, :drop or :repeat";
   if (problem.empty()) problem = problem_with(what, patch);
   if (problem.empty() && made.blocks > 0 && !cut_into_blocks(what, made.blocks))
-    problem = "--blocks " + std::to_string(made.blocks) + ": that is " + std::to_string(what.blocks_x) + " x " +
-              std::to_string(what.blocks_y) + " blocks, which do not fit into " + std::to_string(what.cells) +
-              " columns";
+    problem = "--blocks " + std::to_string(made.blocks) + ": that is " + std::to_string(what.blocks_x) +
+              " x " + std::to_string(what.blocks_y) + " blocks, which do not fit into " +
+              std::to_string(what.cells) + " columns";
   if (!problem.empty()) {
     std::fprintf(stderr, "pic: %s\n", problem.c_str());
     return {std::nullopt, 2};
   }
-  made.style = !progress ? progress_style::none
+  made.style = !progress                      ? progress_style::none
                : ::isatty(STDERR_FILENO) != 0 ? progress_style::redrawn
                                               : progress_style::lines;
   return {made, 0};

@@ -37,7 +37,8 @@ void progress::show(std::uint64_t step, std::uint64_t steps, const std::vector<n
   std::snprintf(text, sizeof text, "  %llu moves", static_cast<unsigned long long>(moves));
   line += text;
   bool redrawn = style_ == progress_style::redrawn;
-  std::fprintf(stderr, "%s%s%s", redrawn ? "\r" : "", line.c_str(), redrawn ? (last ? "\x1b[K\n" : "\x1b[K") : "\n");
+  std::fprintf(stderr, "%s%s%s", redrawn ? "\r" : "", line.c_str(),
+               redrawn ? (last ? "\x1b[K\n" : "\x1b[K") : "\n");
 }
 
 } // namespace pic

@@ -20,7 +20,8 @@ class progress {
 public:
   explicit progress(progress_style style) : style_(style) {}
 
-  void show(std::uint64_t step, std::uint64_t steps, const std::vector<node_share>& shares, std::uint64_t moves);
+  void show(std::uint64_t step, std::uint64_t steps, const std::vector<node_share>& shares,
+            std::uint64_t moves);
   // Draws a line on standard error, unless it drew one a moment ago. The last step is always drawn.
 
 private:

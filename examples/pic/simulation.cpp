@@ -20,8 +20,9 @@ namespace {
 migrate::region_class region_for(const parameters& what) {
   // With room for all particles in one block, and for the copies that are made of a growing vector and of
   // messages.
-  std::uint64_t bytes = what.particles * sizeof(particle) * 5 +
-                        static_cast<std::uint64_t>(what.cells * what.cells) / what.blocks() * sizeof(double) * 2;
+  std::uint64_t bytes =
+      what.particles * sizeof(particle) * 5 +
+      static_cast<std::uint64_t>(what.cells * what.cells) / what.blocks() * sizeof(double) * 2;
   constexpr std::uint64_t mebibyte = std::uint64_t{1} << 20;
   if (bytes < 48 * mebibyte) return migrate::region_class::medium;
   return bytes < 4000 * mebibyte ? migrate::region_class::large : migrate::region_class::huge;
@@ -38,6 +39,7 @@ public:
     auto begun = std::chrono::steady_clock::now();
     unsigned looks = 0;
     outcome result;
+    result.placed = placed_;
     while (reported_[0].step < what_.steps) {
       show_progress();
       answer_reports();
@@ -57,13 +59,23 @@ private:
     start_signal signal;
     for (unsigned index = 0; index < what_.blocks(); ++index) {
       std::string name = "block " + std::to_string(index);
-      blocks_.push_back(migrate::spawn(
-          {.name = name, .region = region_for(what_), .on = nodes[index * nodes.size() / what_.blocks()]}, run_block,
-          what_, index, migrate::this_task::id()));
+      migrate::node_id node = nodes[index * nodes.size() / what_.blocks()];
+      if (node != migrate::this_task::node()) ++placed_;
+      blocks_.push_back(migrate::spawn({.name = name, .region = region_for(what_), .on = node}, run_block,
+                                       what_, index, migrate::this_task::id()));
       signal.blocks.push_back(blocks_.back().id());
     }
     all_ = signal.blocks;
-    for (migrate::task_id block : all_) migrate::send(block, signal);
+    for (migrate::task_id block : all_) tell(block, signal);
+  }
+
+  template <class T> void tell(migrate::task_id block, const T& what) {
+    try {
+      migrate::send(block, what);
+    } catch (const migrate::error&) {
+      throw_if_one_ended();
+      throw;
+    }
   }
 
   void collect_reports() {
@@ -92,7 +104,8 @@ private:
     }
     std::vector<std::size_t> target = what_.balance && known ? balanced(work, place, nodes.size()) : place;
     for (std::size_t block = 0; block < all_.size(); ++block)
-      migrate::send(all_[block], move_order{target[block] == place[block] ? migrate::no_node : nodes[target[block]]});
+      migrate::send(all_[block],
+                    move_order{target[block] == place[block] ? migrate::no_node : nodes[target[block]]});
   }
 
   double imbalance() const {
@@ -117,7 +130,7 @@ private:
         if (each.node == node) shares.back().particles += each.particles;
     }
     for (const load_report& each : reported_) moves += each.moves;
-    shown_.show(reported_[0].step, what_.steps, shares, moves);
+    shown_.show(reported_[0].step, what_.steps, shares, moves - std::min(moves, placed_));
   }
 
   verdict wait_for_verdict() {
@@ -132,8 +145,8 @@ private:
     try {
       return blocks_[index].join();
     } catch (const migrate::error& problem) {
-      throw migrate::error(problem.code(), "block " + std::to_string(index) + " of the simulation was lost: " +
-                                               problem.what());
+      throw migrate::error(problem.code(), "block " + std::to_string(index) +
+                                               " of the simulation was lost: " + problem.what());
     }
   }
 
@@ -158,6 +171,7 @@ private:
   std::vector<migrate::task_id> all_;
   migrate::mailbox<load_report> reports_;
   std::vector<load_report> reported_;
+  std::uint64_t placed_ = 0;
 };
 
 } // namespace

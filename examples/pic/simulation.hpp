@@ -12,10 +12,11 @@ namespace pic {
 
 struct outcome {
   verdict found;
-  double seconds = 0; // of the steps alone
-  double imbalance = 1; // the fullest node's work over the mean, averaged over the looks at the load
+  double seconds = 0;       // of the steps alone
+  std::uint64_t placed = 0; // moves of blocks to the nodes they began on
+  double imbalance = 1;     // the fullest node's work over the mean, averaged over the looks at the load
 
-  auto migrate_fields() { return std::tie(found, seconds, imbalance); }
+  auto migrate_fields() { return std::tie(found, seconds, placed, imbalance); }
 };
 
 outcome simulate(const parameters& what, progress_style style);

@@ -84,8 +84,8 @@ std::vector<std::string> explain(const verdict& found, const parameters& what) {
   };
   auto number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
   for (const misplaced& each : found.wrong)
-    say("particle %llu is at (%.6f, %.6f), expected at (%.6f, %.6f)", number(each.id), each.found.x, each.found.y,
-        each.expected.x, each.expected.y);
+    say("particle %llu is at (%.6f, %.6f), expected at (%.6f, %.6f)", number(each.id), each.found.x,
+        each.found.y, each.expected.x, each.expected.y);
   if (std::uint64_t wrong = found.found - found.right; wrong > found.wrong.size())
     say("and %llu more are at wrong places", number(wrong - found.wrong.size()));
   initial_distribution initial(what);

@@ -18,10 +18,10 @@ struct misplaced {
 };
 
 struct verdict {
-  std::uint64_t found = 0;    // particles
-  std::uint64_t right = 0;    // of these, at their places
-  std::uint64_t id_sum = 0;   // modulo 2^64, as the next
-  std::uint64_t checksum = 0; // of ids, places and velocities, to the last bit
+  std::uint64_t found = 0;             // particles
+  std::uint64_t right = 0;             // of these, at their places
+  std::uint64_t id_sum = 0;            // modulo 2^64, as the next
+  std::uint64_t checksum = 0;          // of ids, places and velocities, to the last bit
   std::vector<misplaced> wrong;        // the first few by id
   std::vector<std::uint64_t> missing;  // the first few ids that nobody has
   std::vector<std::uint64_t> repeated; // the first few ids that are there twice

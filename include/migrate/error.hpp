@@ -35,7 +35,7 @@ enum class errc {
   move_refused,         // the target would not take the task
   not_movable,          // the task holds something that cannot move
   not_in_task,          // a call that only a task can make
-  no_node,              // a call that needs a node in this process
+  node_missing,         // a call that needs a node in this process
   shutting_down,        // the node is being stopped
   timed_out,            // a time limit passed
   message_too_large,    // a message over the protocol's limit
@@ -97,7 +97,7 @@ public:
     case errc::move_refused: return "move refused";
     case errc::not_movable: return "task not movable";
     case errc::not_in_task: return "not called from a task";
-    case errc::no_node: return "no node in this process";
+    case errc::node_missing: return "no node in this process";
     case errc::shutting_down: return "node shutting down";
     case errc::timed_out: return "timed out";
     case errc::message_too_large: return "message too large";

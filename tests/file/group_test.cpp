@@ -45,9 +45,8 @@ template <class F> auto run_members(std::size_t count, F body) {
   std::vector<migrate::task<result>> tasks;
   start all;
   for (std::size_t i = 0; i < count; ++i) {
-    tasks.push_back(migrate::spawn({.name = "member", .on = there[i % there.size()]}, [body] {
-      return body(migrate::mailbox<start>().receive().members);
-    }));
+    tasks.push_back(migrate::spawn({.name = "member", .on = there[i % there.size()]},
+                                   [body] { return body(migrate::mailbox<start>().receive().members); }));
     all.members.push_back(tasks.back().id());
   }
   for (task_id member : all.members) migrate::send(member, all);
@@ -73,7 +72,8 @@ TEST_CASE("every member gets what all members put in") {
         found.push_back(all.max(10 - rank));
         found.push_back(static_cast<std::int64_t>(all.gather(rank).size()));
         for (auto each : all.gather_all(rank * 3)) found.push_back(each);
-        for (std::size_t root = 0; root < all.size(); ++root) found.push_back(all.broadcast(rank + 100, root));
+        for (std::size_t root = 0; root < all.size(); ++root)
+          found.push_back(all.broadcast(rank + 100, root));
         return found;
       });
     });
@@ -131,7 +131,8 @@ TEST_CASE("a group works while its members move") {
         auto n = static_cast<std::int64_t>(all.size());
         auto rank = static_cast<std::int64_t>(all.rank());
         if (all.sum(round + rank) != n * round + n * (n - 1) / 2) ++mine.wrong;
-        if (all.broadcast(rank * 1000 + round, static_cast<std::size_t>(round % n)) != round % n * 1000 + round)
+        if (all.broadcast(rank * 1000 + round, static_cast<std::size_t>(round % n)) !=
+            round % n * 1000 + round)
           ++mine.wrong;
         auto values = all.gather(rank + round);
         for (std::size_t i = 0; i < values.size(); ++i)
@@ -231,7 +232,8 @@ TEST_CASE("members that call different functions are told so") {
       return std::string();
     });
   });
-  CHECK_THAT(results[0], Catch::Contains("is in gather as call 1") && Catch::Contains("in barrier as call 1"));
+  CHECK_THAT(results[0],
+             Catch::Contains("is in gather as call 1") && Catch::Contains("in barrier as call 1"));
   CHECK(results[1].empty());
 }
 
@@ -246,8 +248,8 @@ TEST_CASE("a list that does not have the task in it once is refused") {
       }
       return std::string("none");
     };
-    return std::vector<std::string>{refusal({}), refusal({task_id(migrate::node_id(1), 77, 3)}), refusal({me, me}),
-                                    refusal({me})};
+    return std::vector<std::string>{refusal({}), refusal({task_id(migrate::node_id(1), 77, 3)}),
+                                    refusal({me, me}), refusal({me})};
   });
   CHECK_THAT(refusals[0], Catch::Contains("not in it"));
   CHECK_THAT(refusals[1], Catch::Contains("group of 1 tasks") && Catch::Contains("not in it"));

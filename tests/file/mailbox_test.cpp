@@ -132,7 +132,7 @@ TEST_CASE("messages arrive in order and exactly once while both move") {
 }
 
 TEST_CASE("messages of several senders arrive in order while all move") {
-  check({.senders = 4, .receivers = 3, .messages = 700, .sender_moves = 3, .receiver_moves = 3}, 7000, "all move");
+  check({.senders = 4, .receivers = 3, .messages = 1500, .sender_moves = 3, .receiver_moves = 3}, 7000, "all move");
 }
 
 TEST_CASE("a mailbox for one message passes on those of several senders that move") {
@@ -140,7 +140,7 @@ TEST_CASE("a mailbox for one message passes on those of several senders that mov
 }
 
 TEST_CASE("long messages arrive whole while both ends move") {
-  check({.senders = 2, .messages = 150, .sender_moves = 2, .receiver_moves = 2, .longest = 300'000}, 200, "long");
+  check({.senders = 2, .messages = 150, .sender_moves = 2, .receiver_moves = 2, .longest = 300'000}, 100, "long");
 }
 
 TEST_CASE("tasks moved from outside lose no message") {

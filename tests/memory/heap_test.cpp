@@ -239,6 +239,18 @@ TEST_CASE("memory kept back for one size serves another before the heap says it 
   void* large = heap->allocate(heap->capacity() - 2 * page - span_size);
   REQUIRE(large);
   REQUIRE(heap->check_consistency());
+  region_heap::deallocate(large);
+
+  std::size_t most = 0, again = 0;
+  blocks.clear();
+  for (; void* block = heap->allocate(96); ++most) blocks.push_back(block);
+  for (void* block : blocks) region_heap::deallocate(block);
+  blocks.clear();
+  for (std::size_t bytes = 16; bytes <= small_max; bytes += 16)
+    for (int i = 0; i < 3; ++i) blocks.push_back(heap->allocate(bytes));
+  for (void* block : blocks) region_heap::deallocate(block);
+  while (heap->allocate(96)) ++again;
+  REQUIRE(again >= most - most / 20);
 }
 
 TEST_CASE("reallocation keeps content, and grows in place where nothing follows") {

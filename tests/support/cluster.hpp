@@ -32,7 +32,7 @@ std::string cluster_store();
 
 struct scenario {
   const char* name;
-  int (*run)(); // on the first node's main thread; the exit status
+  int (*run)(); // on the main thread of the first node, or of one that joined by address; the exit status
 };
 inline std::vector<scenario>& scenarios() {
   static std::vector<scenario> all;

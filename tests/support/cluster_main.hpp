@@ -30,8 +30,9 @@ inline int run_on_node(int argc, char** argv) {
   ::setenv("MIGRATE_NODES", "3", 0);
   migrate::node_options options = migrate::node_options::from(argc, argv);
   the_store = options.store;
+  bool helper = options.helper;
   migrate::node here(std::move(options));
-  if (!here.first()) {
+  if (!here.first() && (helper || wanted == nullptr)) {
     here.serve();
     return 0;
   }

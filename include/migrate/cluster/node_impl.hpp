@@ -147,7 +147,6 @@ inline node::node(node_options options) : options_(std::move(options)) {
     } else {
       join_cluster();
     }
-    scheduler_->start(options_.workers);
     if (options_.torture != 0) {
       detail::attention.fetch_add(1);
       if (first())
@@ -235,6 +234,7 @@ inline void node::open_store() {
 }
 
 inline void node::set_tables() {
+  detail::fault_node = id_;
   home_.emplace(id_, *network_, *space_, *vacated_);
   post_.emplace(*home_, *network_);
   carriers_.add(detail::mail_carrier);
@@ -250,6 +250,8 @@ inline void node::set_tables() {
   detail::this_engine = &*engine_;
   detail::the_mail = &detail::mail::services;
   detail::the_services = &detail::node_calls::table;
+  // Before anybody can be told of this node: tasks may come with the next message.
+  scheduler_->start(options_.workers);
 }
 
 inline void node::say(const std::string& line) const {
@@ -322,6 +324,7 @@ inline void node::on_connected(node_id peer, const peer_info& info) {
     return;
   }
   network_->set_address(peer, info.address);
+  members_.add(peer); // it may have been believed lost
   calls_.fail(peer, errc::cancelled, "");
   home_->tell_ends_again(peer);
   engine_->on_node_back(peer);

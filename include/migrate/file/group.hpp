@@ -135,8 +135,8 @@ template <class T> void group::give(std::size_t to, const T& value) {
   byte_writer bytes;
   bytes.put(now_);
   bytes.put(value);
-  detail::failure failed = detail::send_bytes(members_[to], lane_from(rank_), bytes.bytes().data(),
-                                              bytes.bytes().size(), nullptr);
+  detail::failure failed =
+      detail::send_bytes(members_[to], lane_from(rank_), bytes.bytes().data(), bytes.bytes().size(), nullptr);
   if (failed.code)
     throw error(failed.code, std::string("group ") + detail::name_of(now_.call) + ": " + failed.what);
 }
@@ -212,8 +212,9 @@ template <class T> std::vector<T> group::gather_all(const T& mine) {
 template <class T> T group::broadcast(const T& value, std::size_t root) {
   begin(detail::group_call::broadcast);
   if (root >= size())
-    throw error(std::make_error_code(std::errc::invalid_argument),
-                "group broadcast: there is no rank " + std::to_string(root) + " among " + std::to_string(size()));
+    throw error(std::make_error_code(std::errc::invalid_argument), "group broadcast: there is no rank " +
+                                                                       std::to_string(root) + " among " +
+                                                                       std::to_string(size()));
   if (root != 0 && rank_ == root) give(0, value);
   return down(root != 0 && rank_ == 0 ? take<T>(root) : T(value));
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <deque>
+#include <iterator>
 #include <memory>
 #include <new>
 #include <unordered_map>
@@ -74,26 +75,24 @@ struct mail_waiter {
   task_id from;
   resident* local = nullptr; // waits on this node
   node_id node = no_node;    // or: its node is told
+  friend bool operator==(const mail_waiter&, const mail_waiter&) = default;
 };
 
 struct mail_queue {
-  // Senders that wait, each once: a place for somebody who no longer waits would be another's wake-up lost.
+  // Senders that wait. One that moves may stand here for each place that it wrote from: they are told together.
   std::vector<mail_waiter> waiters;
 
   void add(const mail_waiter& who) {
-    for (mail_waiter& each : waiters)
-      if (each.from == who.from) {
-        each = who;
-        return;
-      }
-    waiters.push_back(who);
+    if (std::find(waiters.begin(), waiters.end(), who) == waiters.end()) waiters.push_back(who);
   }
   bool remove(task_id from) noexcept {
     return std::erase_if(waiters, [&](const mail_waiter& each) { return each.from == from; }) > 0;
   }
-  mail_waiter pop() noexcept {
-    mail_waiter first = waiters.front();
-    waiters.erase(waiters.begin());
+  std::vector<mail_waiter> pop() {
+    std::vector<mail_waiter> first;
+    std::copy_if(waiters.begin(), waiters.end(), std::back_inserter(first),
+                 [&](const mail_waiter& each) { return each.from == waiters.front().from; });
+    remove(first.front().from);
     return first;
   }
   bool empty() const noexcept { return waiters.empty(); }

@@ -96,10 +96,6 @@ inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool
     run_state state = receiver->state.load();
     if (receiver->id != to || state == run_state::none) return {verdict::not_here, 0};
     inbox& box = box_of(*receiver);
-    if (state == run_state::frozen) {
-      box.held.add(sender);
-      return {verdict::held, 0};
-    }
     std::uint64_t* expected = nullptr;
     if (numbered) {
       expected = &box.expected[mail->from];
@@ -107,8 +103,12 @@ inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool
         letter_stock::discard(mail);
         return {verdict::accepted, 0};
       }
-      if (mail->sequence > *expected) return {verdict::out_of_order, *expected};
     }
+    if (state == run_state::frozen) {
+      box.held.add(sender);
+      return {verdict::held, 0};
+    }
+    if (numbered && mail->sequence > *expected) return {verdict::out_of_order, *expected};
     mail_lane& lane = box.lane(mail->key);
     if (lane.count >= lane.capacity) {
       lane.blocked.add(sender);
@@ -116,7 +116,7 @@ inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool
     }
     if (expected != nullptr) ++*expected;
     lane.push(mail);
-    if (!lane.blocked.empty()) lane.blocked.remove(sender.from);
+    if (!lane.blocked.empty()) std::erase(lane.blocked.waiters, sender); // at other places it has yet to hear of it
     wake = std::exchange(lane.waited_for, false);
   }
   if (wake) this_scheduler->wake(*receiver);
@@ -195,14 +195,18 @@ inline letter* post_office::receive(resident& task, std::uint64_t key, bool park
 }
 
 inline void post_office::tell_of_room(resident& receiver, task_id to, std::uint64_t key) {
-  mail_waiter next;
-  do {
-    held guard(receiver.lock);
-    mail_lane* lane = receiver.id != to || receiver.mail == nullptr ? nullptr : receiver.mail->find_lane(key);
-    if (lane == nullptr || lane->blocked.empty() || lane->count >= lane->capacity) return;
-    next = lane->blocked.pop();
-  } while (!tell_again(to, next));
+  for (bool told = false; !told;) {
+    std::vector<mail_waiter> next;
+    {
+      held guard(receiver.lock);
+      mail_lane* lane = receiver.id != to || receiver.mail == nullptr ? nullptr : receiver.mail->find_lane(key);
+      if (lane == nullptr || lane->blocked.empty() || lane->count >= lane->capacity) return;
+      next = lane->blocked.pop();
+    }
+    for (const mail_waiter& each : next) told |= tell_again(to, each);
+  }
 }
+
 
 inline void post_office::stop_waiting(resident& from, task_id to, std::uint64_t key) {
   resident* receiver = home_.find_here(to);

@@ -30,8 +30,15 @@ public:
   home_records& records() noexcept { return records_; }
   class residents& residents() noexcept { return residents_; }
   bool open_region(region_number region) noexcept {
+    vacated_.reopen(region); // or it would be closed when its time is over
     return space_.open(region) && region_space::guard(region.base(), page_size);
   }
+
+  // A task that has been offered to another node may run, end, and have its region given to a new task before this
+  // node hears of any of it: until `left` the region is not opened again here.
+  void leaving(region_number region);
+  void left(region_number region) noexcept;
+  bool is_leaving(region_number region) noexcept;
 
   // --- births
 
@@ -98,8 +105,11 @@ private:
   vacated_regions& vacated_;
   home_records records_;
   class residents residents_;
+  void put_back_closed(region_number region) noexcept;
+
   spin_lock pool_lock_;
   region_pool pool_;
+  std::unordered_map<std::uint32_t, bool> leaving_; // true: to be put back then
   std::array<bool, region_classes> asked_{}; // a range of the class is on its way
   ledger* ledger_ = nullptr;
   spin_lock untold_lock_;
@@ -128,6 +138,35 @@ inline home_office::conceived home_office::conceive(task_id parent, region_class
              "this home has 16,777,216 tasks already; join or detach some, or spawn from another node"}};
   }
   return {birth{*id, taken->region, 1, taken->zeroed}, {}};
+}
+
+inline void home_office::put_back_closed(region_number region) noexcept {
+  // With the pool's lock held.
+  if (auto found = leaving_.find(region.bits()); found != leaving_.end())
+    found->second = true;
+  else if (std::optional<char*> kept = vacated_.reopen(region))
+    pool_.put_back(region, *kept);
+  else
+    pool_.put_back_closed(region);
+}
+
+inline void home_office::leaving(region_number region) {
+  held guard(pool_lock_);
+  leaving_.insert_or_assign(region.bits(), false);
+}
+
+inline void home_office::left(region_number region) noexcept {
+  held guard(pool_lock_);
+  auto found = leaving_.find(region.bits());
+  if (found == leaving_.end()) return;
+  bool free = found->second;
+  leaving_.erase(found);
+  if (free) put_back_closed(region);
+}
+
+inline bool home_office::is_leaving(region_number region) noexcept {
+  held guard(pool_lock_);
+  return leaving_.contains(region.bits());
 }
 
 inline void home_office::grant(const region_range& range) {
@@ -257,7 +296,7 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
       if (touched_end != nullptr)
         pool_.put_back(record->region, touched_end);
       else
-        pool_.put_back_closed(record->region);
+        put_back_closed(record->region);
     }
     record->here = nullptr;
     if (record->detached || kept == nullptr) {
@@ -265,6 +304,8 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
     } else {
       record->ended = std::move(kept);
       waiter = std::exchange(record->waiter, {});
+      // Under the lock, since the thread may stop waiting at any time, and takes the lock then.
+      if (waiter.thread != nullptr) std::exchange(waiter.thread, nullptr)->wake();
     }
   }
   if (waiter) tell_waiter(waiter, task);

@@ -188,7 +188,7 @@ private:
   static bool is_block(const detail::slab* owner, const void* block) noexcept;
   static void slab_empty(detail::slab* owner, const void* last) noexcept;
   static void give_back_to_full(detail::slab* owner, detail::heap_block* block) noexcept;
-  bool empty_bins() noexcept;
+  void empty_bins() noexcept;
   static detail::slab* inner_slab(char* span, const void* block) noexcept;
   static detail::slab* slab_of(const void* block) noexcept;
 
@@ -312,15 +312,12 @@ inline bool region_heap::is_block(const detail::slab* owner, const void* block) 
 }
 // A class keeps one empty slab, so that a program which goes to and fro does not make it each time.
 
-inline bool region_heap::empty_bins() noexcept {
-  bool any = false;
+inline void region_heap::empty_bins() noexcept {
   for (unsigned index = detail::first_binned; index < detail::size_classes; ++index)
     while (bins_[index - detail::first_binned] != 0) {
       auto* block = static_cast<detail::heap_block*>(take_from_bin(index));
       give_back(slab_of(block), block);
-      any = true;
     }
-  return any;
 }
 
 inline detail::slab* region_heap::inner_slab(char* span, const void* block) noexcept {
@@ -420,7 +417,7 @@ inline void region_heap::free_slab(detail::slab* owner) noexcept {
   give_granules(mixed, first, detail::granules_in(owner->limit) - first);
 }
 
-// A program that frees much is not to have spans kept from it by the blocks in bins.
+// In a program that frees much, the blocks in bins and the empty slabs would keep spans in use, here and there.
 
 inline void region_heap::set_up_slab(detail::slab* made, unsigned index) noexcept {
   made->tag = detail::tag_slab;
@@ -474,12 +471,14 @@ inline detail::slab* region_heap::new_slab(unsigned index) noexcept {
 // at 16 KiB; in one nearly exhausted, at what there is.
 
 [[gnu::noinline]] inline void* region_heap::allocate_small(unsigned index) noexcept {
-  for (;;) {
+  for (bool tidied = false;;) {
     detail::slab* from = first_slab(index);
     if (!from) {
       from = new_slab(index);
       if (!from) {
-        if (!empty_bins()) return nullptr;
+        if (tidied) return nullptr;
+        tidied = true;
+        tidy();
         continue;
       }
       link_slab(from);

@@ -12,6 +12,7 @@
 #include <boost/context/preallocated.hpp>
 
 #include <migrate/memory/current_heap.hpp>
+#include <migrate/task/locale_slot.hpp>
 #include <migrate/task/processor.hpp>
 
 #if defined(BOOST_USE_UCONTEXT)
@@ -61,9 +62,10 @@ struct thread_state {
   exception_state* exceptions;
   int* error;
   region_heap** heap;
+  const locale_t* locale; // null where it is not known
 
   [[gnu::noinline]] static thread_state of_this_thread() noexcept {
-    return {reinterpret_cast<exception_state*>(__cxxabiv1::__cxa_get_globals()), &errno, &current_heap_slot};
+    return {reinterpret_cast<exception_state*>(__cxxabiv1::__cxa_get_globals()), &errno, &current_heap_slot, find_locale_slot()};
   }
 };
 
@@ -89,7 +91,7 @@ struct context {
     stack_pointer = processor::stack_pointer();
     exceptions = *thread.exceptions;
     error = *thread.error;
-    locale = ::uselocale(nullptr);
+    locale = thread.locale != nullptr ? *thread.locale : ::uselocale(nullptr);
   }
 
   [[gnu::always_inline]] void load(const thread_state& thread, locale_t installed) const noexcept {

@@ -31,6 +31,12 @@ namespace migrate::detail::processor {
   return value;
 }
 
+// Reads the thread-local variable with the assembler name NAME, a pointer, anew each time: the compiler can keep
+// neither its value nor its address over a switch. (The initial-exec model: for executables, and
+// for libraries that are loaded with them.)
+#define MIGRATE_READ_THREAD_LOCAL(NAME, RESULT)                                                               \
+  asm volatile("movq " NAME "@gottpoff(%%rip), %0\n\tmovq %%fs:(%0), %0" : "=r"(RESULT) : : "memory")
+
 inline constexpr std::uintptr_t red_zone = 128; // bytes below the stack pointer that are alive
 
 [[gnu::always_inline]] inline void pause() noexcept { __builtin_ia32_pause(); }

@@ -66,6 +66,24 @@ public:
     return task;
   }
 
+  resident* rotate(resident* last) noexcept {
+    // Takes the first task and puts `last`, whose context is not saved yet, behind the others: thieves leave
+    // it alone until saved(). Null, with nothing changed, when the queue is empty.
+    if (size_ == 0) return nullptr;
+    enter();
+    resident* first = head_;
+    if (first != nullptr) {
+      last->next = nullptr;
+      tail_->next = last; // `first` itself when it is alone
+      tail_ = last;
+      head_ = first->next;
+      unsaved_.store(true, std::memory_order_relaxed);
+    }
+    leave();
+    return first;
+  }
+  void saved() noexcept { unsaved_.store(false, std::memory_order_release); }
+
   std::size_t size() const noexcept { return size_; }
   // Exact for the owner; a hint for others.
 
@@ -96,8 +114,9 @@ private:
   }
 
   resident* head_ = nullptr;
+  std::size_t size_ = 0; // between the two, or compilers combine their stores by way of a vector register
   resident* tail_ = nullptr;
-  std::size_t size_ = 0;
+  std::atomic<bool> unsaved_{false}; // the last task's context is on its way out of a worker
   std::atomic<bool> owner_inside_{false};
   alignas(64) std::atomic<bool> thief_{false};
   spin_lock guard_; // one thief at a time
@@ -113,15 +132,18 @@ inline resident* run_queue::steal(run_queue& into) noexcept {
   asymmetric_barrier::rare();
   while (owner_inside_.load(std::memory_order_acquire)) processor::pause();
 #endif
-  resident* first = head_;
+  resident* first = nullptr;
   resident* rest = nullptr;
-  std::size_t count = 0;
-  if (first != nullptr) {
-    std::size_t half = (size_ + 1) / 2;
+  std::size_t there = size_ - (unsaved_.load(std::memory_order_acquire) ? 1 : 0);
+  if (head_ != nullptr && there > 0) {
+    first = head_;
+    std::size_t half = (there + 1) / 2;
     resident* last = first;
-    for (count = 1; count < half; ++count) last = last->next;
+    std::size_t count = 1;
+    for (; count < half; ++count) last = last->next;
     head_ = last->next;
     size_ -= count;
+    if (head_ == nullptr) tail_ = nullptr;
     rest = first == last ? nullptr : first->next;
     last->next = nullptr;
   }

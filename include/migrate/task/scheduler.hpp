@@ -27,6 +27,7 @@ class scheduler;
 enum class leaving : std::uint8_t {
   nothing, // the context that was left is a worker's loop
   requeue, // a task that yielded
+  rotated, // the same, and it stands in the queue already
   park,    // a task that waits
   serve,   // a task at a safe point that something is wanted of
   finish,  // a task that ran its last instruction
@@ -54,12 +55,14 @@ struct worker {
   char fault_text[512] = {};
 };
 
-inline constinit thread_local worker* this_worker_of_thread = nullptr;
+[[gnu::used]] inline constinit thread_local worker* this_worker_of_thread asm("migrate_this_worker") = nullptr;
 
-[[gnu::noinline]] inline worker* this_worker() noexcept {
-  asm volatile("" : : : "memory"); // not pure: a caller may be on another thread after a switch
-  return this_worker_of_thread;
+[[gnu::always_inline]] inline worker* this_worker() noexcept {
+  worker* here;
+  MIGRATE_READ_THREAD_LOCAL("migrate_this_worker", here);
+  return here;
 }
+// The calling thread's worker, or null. To be asked again after every switch.
 
 inline resident* current_task() noexcept {
   worker* here = this_worker();
@@ -127,8 +130,8 @@ public:
   boost::context::fiber leave_finished(worker& here) noexcept;
   // The context to go on with from the end of a task's entry function.
 
-  static void arrive(boost::context::fiber&& last) noexcept;
-  // The first thing that every context does after a switch to it.
+  static void begin(boost::context::fiber&& last) noexcept;
+  // The first thing that a new context does.
 
   std::size_t worker_count() const noexcept { return workers_.size(); }
 
@@ -141,6 +144,8 @@ private:
   bool anything_queued() const noexcept;
   void idle(worker& here) noexcept;
   void wake_one() noexcept;
+  static void arrive(boost::context::fiber&& last) noexcept;
+  static void arrived_from_task(worker& here) noexcept;
   static void switch_to(worker& here, context& from, context& to) noexcept;
   void leave(worker& here, leaving why) noexcept;
 
@@ -162,7 +167,33 @@ inline constinit scheduler* this_scheduler = nullptr;
 
 // ---------------------------------------------------------------------------------------------------
 
-MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::switch_to(worker& here, context& from, context& to) noexcept {
+[[gnu::always_inline]] inline void scheduler::arrive(boost::context::fiber&& last) noexcept {
+  worker& here = *this_worker(); // not the worker that this context left
+  here.left->fiber = std::move(last);
+  if (here.why == leaving::rotated) [[likely]]
+    here.queue.saved();
+  else
+    arrived_from_task(here);
+}
+
+MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& here) noexcept {
+  if (here.why == leaving::requeue) {
+    here.left_task->state.store(run_state::ready, std::memory_order_relaxed);
+    here.queue.push(here.left_task);
+  } else if (here.why == leaving::park) {
+    resident& task = *here.left_task;
+    auto expected = run_state::running;
+    if (!task.state.compare_exchange_strong(expected, run_state::parked)) { // woken meanwhile
+      task.state.store(run_state::ready, std::memory_order_relaxed);
+      here.queue.push(&task);
+    }
+  } else if (here.why == leaving::finish) {
+    here.loop.load(here.thread, ::uselocale(nullptr));
+  }
+  // What has to be served is served by the loop.
+}
+
+[[gnu::always_inline]] inline void scheduler::switch_to(worker& here, context& from, context& to) noexcept {
   from.save(here.thread);
   here.left = &from;
 #ifdef MIGRATE_TSAN
@@ -180,53 +211,53 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::switch_to(worker& here, cont
   arrive(std::move(last));
 }
 
-MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrive(boost::context::fiber&& last) noexcept {
-  worker& here = *this_worker(); // not the worker that this context left
-  here.left->fiber = std::move(last);
-  switch (here.why) {
-  case leaving::nothing: break;
-  case leaving::requeue: {
-    here.left_task->state.store(run_state::ready, std::memory_order_relaxed);
-    here.queue.push(here.left_task);
-    break;
-  }
-  case leaving::park: {
-    resident& task = *here.left_task;
-    auto expected = run_state::running;
-    if (!task.state.compare_exchange_strong(expected, run_state::parked)) { // woken meanwhile
-      task.state.store(run_state::ready, std::memory_order_relaxed);
-      here.queue.push(&task);
-    }
-    break;
-  }
-  case leaving::serve: break; // the loop does it
-  case leaving::finish: here.loop.load(here.thread, ::uselocale(nullptr)); break;
-  }
+MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::begin(boost::context::fiber&& last) noexcept {
+  arrive(std::move(last));
 }
 
-inline void scheduler::leave(worker& here, leaving why) noexcept {
+[[gnu::always_inline]] inline void scheduler::leave(worker& here, leaving why) noexcept {
   resident* task = here.current;
   here.left_task = task;
   here.why = why;
-  if (why == leaving::requeue || why == leaving::park) {
-    if ((++here.ticks & 63) != 0) {
-      if (resident* next = here.queue.pop()) {
-        if (next->wants.load(std::memory_order_relaxed) == 0) [[likely]] {
-          next->state.store(run_state::running, std::memory_order_relaxed);
-          here.current = next;
-          switch_to(here, task->control->suspended, next->control->suspended);
-          return;
-        }
-        here.handed = next;
+  if (why == leaving::park && (++here.ticks & 63) != 0) {
+    if (resident* next = here.queue.pop()) {
+      if (next->wants.load(std::memory_order_relaxed) == 0) [[likely]] {
+        next->state.store(run_state::running, std::memory_order_relaxed);
+        here.current = next;
+        switch_to(here, task->control->suspended, next->control->suspended);
+        return;
       }
+      here.handed = next;
     }
   }
   here.current = nullptr;
   switch_to(here, task->control->suspended, here.loop);
 }
 
-inline void scheduler::yield(worker& here) noexcept {
-  if (here.queue.size() == 0 && injected_.load(std::memory_order_relaxed) == 0) return; // nobody to go first
+[[gnu::always_inline]] inline void scheduler::yield(worker& here) noexcept {
+  if ((++here.ticks & 63) != 0) [[likely]] {
+    resident* task = here.current;
+    resident* next = here.queue.rotate(task);
+    if (next != nullptr && next->wants.load(std::memory_order_relaxed) == 0) [[likely]] {
+      task->state.store(run_state::ready, std::memory_order_relaxed);
+      next->state.store(run_state::running, std::memory_order_relaxed);
+      here.current = next;
+      here.why = leaving::rotated;
+      switch_to(here, task->control->suspended, next->control->suspended);
+      return;
+    }
+    if (next == nullptr) {
+      if (injected_.load(std::memory_order_relaxed) == 0) return; // nobody to go first
+    } else {
+      // The loop has to see to that one; this task stands in the queue already.
+      task->state.store(run_state::ready, std::memory_order_relaxed);
+      here.handed = next;
+      here.current = nullptr;
+      here.why = leaving::rotated;
+      switch_to(here, task->control->suspended, here.loop);
+      return;
+    }
+  }
   leave(here, leaving::requeue);
 }
 
@@ -234,6 +265,9 @@ inline void scheduler::park(worker& here) noexcept {
   resident& task = *here.current;
   if (task.state.load(std::memory_order_relaxed) == run_state::woken) {
     task.state.store(run_state::running, std::memory_order_relaxed);
+    // Whoever woke it may want it moved, and whoever parks again at once passes no safe point.
+    if (task.wants.load(std::memory_order_relaxed) != 0 && task.pins.load(std::memory_order_relaxed) == 0)
+      leave(here, leaving::serve);
     return;
   }
   leave(here, leaving::park);

@@ -67,7 +67,7 @@ inline constinit const services* the_services = nullptr;
 [[gnu::noinline]] inline const services& node_services() {
   const services* table = the_services;
   if (table == nullptr)
-    throw error(errc::no_node, "this process has no node; construct migrate::node, or use migrate::run");
+    throw error(errc::node_missing, "this process has no node; construct migrate::node, or use migrate::run");
   return *table;
 }
 

@@ -42,7 +42,7 @@ struct unborn_task {
 struct task_entry {
   control_block* control;
   boost::context::fiber operator()(boost::context::fiber&& from) const {
-    scheduler::arrive(std::move(from));
+    scheduler::begin(std::move(from));
     control->body(*control);
     return this_scheduler->leave_finished(*this_worker());
   }

@@ -92,7 +92,7 @@ inline std::uint64_t moves() { return detail::self().control->moves; }
 // A safe point and nothing else, for long computations; about a nanosecond when nothing is asked.
 // Does nothing on a thread that runs no task.
 
-inline void yield() {
+[[gnu::always_inline]] inline void yield() {
   detail::safe_point();
   detail::worker* here = detail::this_worker();
   if (here == nullptr || here->current == nullptr) {

@@ -53,8 +53,9 @@ public:
 
   explicit transfer_engine(parts with) : with_(with) {}
 
-  void order(resident& task, node_id target, move_asker asker, failure& refused);
-  // Has the task moved at its next safe point. `refused` says why not, if at once.
+  bool order(resident& task, task_id id, node_id target, move_asker asker, failure& refused);
+  // Has the task moved at its next safe point. `refused` says why not, if at once. False: it has left this
+  // node, or ended.
 
   void serve(resident& task) noexcept;
   // On a worker's loop, with the task frozen.
@@ -119,23 +120,21 @@ inline std::int64_t steady_nanoseconds() noexcept {
 
 // --- asking ------------------------------------------------------------------------------------------
 
-inline void transfer_engine::order(resident& task, node_id target, move_asker asker, failure& refused) {
+inline bool transfer_engine::order(resident& task, task_id id, node_id target, move_asker asker, failure& refused) {
   {
     held guard(task.lock);
-    if (!task.id) {
-      refused = {make_error_code(errc::no_such_task), "the task has ended"};
-      return;
-    }
+    if (task.id != id || task.state.load() == run_state::none) return false;
     if (task.move != nullptr) {
       refused = {make_error_code(errc::move_in_progress), "task " + to_string(task.id) + " is being moved to node " +
                                                               to_string(task.move->target) + " already"};
-      return;
+      return true;
     }
     task.move = new move_order;
     task.move->target = target;
     task.move->asker = asker;
   }
   this_scheduler->ask(task, want_move);
+  return true;
 }
 
 inline void transfer_engine::answer_asker(const move_asker& asker, const failure& how) noexcept {
@@ -152,12 +151,11 @@ inline void transfer_engine::on_move(node_id asker, protocol::Move::Reader messa
   task_id id(message.getTask());
   failure refused;
   resident* task = with_.home.find_here(id);
-  if (task == nullptr) {
+  if (task == nullptr || !order(*task, id, node_id(message.getTarget()), {asker, message.getCall()}, refused)) {
     // `first`: not here; the asker looks for it again.
     send_answer(with_.network, asker, message.getCall(), answer{errc::ok, "", 1, 0, {}});
     return;
   }
-  order(*task, node_id(message.getTarget()), {asker, message.getCall()}, refused);
   if (refused.code) answer_asker({asker, message.getCall()}, refused);
 }
 
@@ -178,7 +176,14 @@ inline void transfer_engine::serve(resident& task) noexcept {
     switch (phase) {
     case move_phase::asked: depart(task); return;
     case move_phase::vacating: vacate(task); return;
-    case move_phase::arriving: lay_out(task); return;
+    case move_phase::arriving:
+      if (with_.home.is_leaving(task.move->incoming->region)) {
+        ::sched_yield(); // an earlier task of that region runs elsewhere by now: its departure is about to end
+        this_scheduler->serve_later(task);
+      } else {
+        lay_out(task);
+      }
+      return;
     default: return;
     }
   } catch (const error& reason) {
@@ -190,7 +195,7 @@ inline void transfer_engine::serve(resident& task) noexcept {
 
 inline failure transfer_engine::check_movable(resident& task) const {
   const context& suspended = task.control->suspended;
-  if (suspended.locale != LC_GLOBAL_LOCALE)
+  if (suspended.locale != LC_GLOBAL_LOCALE && suspended.locale != global_locale)
     return {make_error_code(errc::not_movable),
             "the task has set a locale of its own (uselocale), which belongs to this process"};
   if (suspended.exceptions.uncaught != 0)
@@ -251,6 +256,7 @@ inline void transfer_engine::depart(resident& task) {
     order.phase = move_phase::offered;
     order.bytes = memory.dirty_bytes;
   }
+  with_.home.leaving(task.control->region);
   send_offer(task, memory, bundle, manifest, with_pages);
   fault_point("source.offered");
 }
@@ -298,6 +304,7 @@ inline void transfer_engine::give_up(resident& task, failure why) noexcept {
     held guard(lock_);
     moving_.erase(task.id);
   }
+  with_.home.left(task.control->region);
   move_order* order = nullptr;
   bool asked_itself = false;
   std::string complaint;
@@ -392,6 +399,7 @@ inline void transfer_engine::vacate(resident& task) {
   with_.departed.note(region, id, task.control->name, order->target);
   scheduler::answered(task, want_move);
   with_.vacated.vacate(region, touched_end);
+  with_.home.left(region);
   if (order->offered.valid()) {
     try {
       with_.images->collect(id, order->offered);
@@ -426,6 +434,7 @@ inline void transfer_engine::ended(resident& task) noexcept {
   {
     held guard(task.lock);
     order = std::exchange(task.move, nullptr);
+    task.state.store(run_state::none); // from here on nobody can ask it to move
   }
   scheduler::answered(task, want_move);
   with_.carriers.release(task, true);
@@ -468,6 +477,7 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
     bool gone = false; // between our look and now
     bool runs = false;
     bool overdue = false;
+    bool busy = false;
     {
       held guard(there->lock);
       gone = there->id != id;
@@ -477,11 +487,16 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
         // It left, ran, and comes back before its last memory here is gone.
         overdue = order->phase == move_phase::offered;
         order->incoming = std::move(incoming);
+      } else if (order != nullptr && epoch > order->epoch &&
+                 (order->phase == move_phase::arriving || order->phase == move_phase::claiming)) {
+        busy = true;
       } else {
         runs = !gone && there->epoch == epoch + 1;
       }
     }
     if (overdue) taken(*there);
+    if (busy)
+      refuse(source, id, epoch, {make_error_code(errc::move_in_progress), "an earlier offer of the task is not settled there"});
     if (runs) tell_taken(source, id, epoch); // the offer came twice
     if (!gone) return;
   }
@@ -498,7 +513,7 @@ inline void transfer_engine::tell_taken(node_id source, task_id task, std::uint6
 
 inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> incoming) {
   std::uint64_t epoch = incoming->epoch;
-  bool small = incoming->manifest.empty();
+  bool small = incoming->manifest.empty() && !with_.home.is_leaving(incoming->region);
   resident& task = with_.home.residents().enter(id, epoch, nullptr, with_.home.records().find(id), run_state::frozen);
   {
     held guard(task.lock);
@@ -619,8 +634,8 @@ inline void transfer_engine::drop_arrival(resident& task) noexcept {
   }
   delete order;
   scheduler::answered(task, want_move);
+  if (region) with_.vacated.vacate(region, region.base() + region.size()); // before it can be offered again
   with_.home.residents().retire(task, id, with_.home.records().find(id));
-  if (region) with_.vacated.vacate(region, region.base() + region.size());
 }
 
 inline void transfer_engine::claim(task_id task, std::uint64_t epoch, node_id source) {

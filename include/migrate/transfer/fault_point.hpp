@@ -1,6 +1,8 @@
 // Named places in a move at which a test can have this process killed or stopped.
 #pragma once
 
+#include <atomic>
+#include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -8,23 +10,46 @@
 
 #include <unistd.h>
 
+#include <migrate/id.hpp>
+
 namespace migrate::detail {
 
-inline const char* requested_fault() noexcept {
-  static const char* const request = std::getenv("MIGRATE_FAULT");
+struct fault_request {
+  std::string_view point;
+  unsigned node = 0; // 0: whichever comes to the point
+  bool stop = false;
+  std::atomic<bool> pending{false};
+
+  explicit fault_request(const char* text) noexcept {
+    if (text == nullptr) return;
+    point = text;
+    if (point.starts_with("stop:")) {
+      stop = true;
+      point.remove_prefix(5);
+    }
+    if (auto [end, problem] = std::from_chars(point.data(), point.data() + point.size(), node);
+        problem == std::errc() && end != point.data() + point.size() && *end == ':')
+      point.remove_prefix(static_cast<std::size_t>(end - point.data()) + 1);
+    pending = true;
+  }
+};
+
+inline fault_request& requested_fault() noexcept {
+  static fault_request request(std::getenv("MIGRATE_FAULT"));
   return request;
 }
 
+inline constinit std::atomic<node_id> fault_node{no_node}; // this process's
+
 inline void fault_point(std::string_view name) noexcept {
-  const char* request = requested_fault();
-  if (request == nullptr) [[likely]]
+  fault_request& request = requested_fault();
+  if (!request.pending.load(std::memory_order_relaxed)) [[likely]]
     return;
-  std::string_view wanted(request);
-  bool stop = wanted.starts_with("stop:");
-  if (stop) wanted.remove_prefix(5);
-  if (wanted == name) ::kill(::getpid(), stop ? SIGSTOP : SIGKILL);
+  if (request.point != name || (request.node != 0 && request.node != number(fault_node.load()))) return;
+  if (request.pending.exchange(false)) ::kill(::getpid(), request.stop ? SIGSTOP : SIGKILL);
 }
-// MIGRATE_FAULT=source.offered kills a node with SIGKILL when it comes to that point,
-// MIGRATE_FAULT=stop:source.offered stops it with SIGSTOP.
+// MIGRATE_FAULT=source.offered kills a node with SIGKILL when it first comes to that point,
+// MIGRATE_FAULT=stop:source.offered stops it with SIGSTOP, MIGRATE_FAULT=2:source.offered and
+// MIGRATE_FAULT=stop:2:source.offered do so to node 2 only.
 
 } // namespace migrate::detail

@@ -20,7 +20,7 @@ inline failure move_me(node_id target) {
     failure refused;
     {
       node_heap_scope scope;
-      this_engine->order(me, target, {}, refused);
+      this_engine->order(me, me.id, target, {}, refused);
     }
     if (refused.code) {
       failure copy{refused.code, std::string(refused.what.c_str())};
@@ -62,12 +62,9 @@ inline failure move(task_id id, node_id target) {
       made = call_here([&](std::uint64_t call) {
         failure refused;
         resident* task = this_home->find_here(id);
-        if (task == nullptr) {
+        if (task == nullptr || !this_engine->order(*task, id, target, {this_home->here(), call}, refused))
           this_calling.calls->complete(call, answer{errc::ok, "", 1, 0, {}});
-          return;
-        }
-        this_engine->order(*task, target, {this_home->here(), call}, refused);
-        if (refused.code)
+        else if (refused.code)
           this_calling.calls->complete(call, answer{static_cast<errc>(refused.code.value()), refused.what, 0, 0, {}});
       });
     } else {

@@ -1,0 +1,224 @@
+#include <migrate/transfer/fault_point.hpp>
+
+#include "../support/cluster.hpp"
+#include "../support/program.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include <migrate/nodes.hpp>
+
+using namespace migrate;
+using namespace std::chrono_literals;
+namespace fs = std::filesystem;
+
+namespace {
+
+const migrate_test::no_cluster_of_its_own here;
+
+constexpr int ticks = 20;
+
+// A task of node 1 goes to node FROM undisturbed and then to node TO; somebody dies there. It writes down all that
+// it does: two runners would both be seen.
+
+void note(const std::string& file, const std::string& line) {
+  int to = ::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+  std::string text = line + "\n";
+  if (to < 0 || ::write(to, text.data(), text.size()) < 0) std::abort();
+  ::close(to);
+}
+
+std::string wanted(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+std::uint64_t journey(std::string file, node_id from, node_id to, std::size_t bytes) {
+  std::vector<std::uint64_t> data(bytes / 8);
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = i * i;
+  this_task::migrate_to(from);
+  for (std::size_t i = 0; i < data.size(); i += 64) data[i] += 1;
+  note(file, "start " + to_string(this_task::node()));
+  std::error_code code;
+  this_task::migrate_to(to, code);
+  note(file, "after " + std::to_string(code.value()) + " " + to_string(this_task::node()));
+  for (int i = 0; i < ticks; ++i) {
+    note(file, "tick " + std::to_string(i));
+    this_task::yield();
+  }
+  std::uint64_t sum = 0;
+  for (std::uint64_t each : data) sum = sum * 31 + each;
+  return sum;
+}
+
+std::uint64_t right_sum(std::size_t bytes) {
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < bytes / 8; ++i) sum = sum * 31 + i * i + (i % 64 == 0);
+  return sum;
+}
+
+const migrate_test::scenario_entry one_move{"one move", [] {
+  std::string file = wanted("FAULT_FILE");
+  node_id from(static_cast<std::uint16_t>(std::stoi(wanted("FAULT_FROM"))));
+  node_id to(static_cast<std::uint16_t>(std::stoi(wanted("FAULT_TO"))));
+  auto bytes = std::stoul(wanted("FAULT_BYTES"));
+  auto traveller = spawn({.name = "traveller"}, journey, file, from, to, bytes);
+  try {
+    std::uint64_t sum = traveller.join();
+    std::printf("%s\n", sum == right_sum(bytes) ? "value" : "wrong value");
+  } catch (const error& thrown) {
+    std::printf("error %d\n", thrown.code().value());
+  }
+  // The nodes that are left go on working.
+  std::size_t answered = 0;
+  for (node_id each : migrate_test::run([] { return nodes(); }))
+    answered += spawn({.on = each}, [] { return std::size_t{1}; }).join();
+  std::printf("alive %zu\n", answered);
+  std::fflush(stdout);
+  return 0;
+}};
+
+struct result {
+  int status;
+  std::string outcome;
+  std::vector<std::string> lines;
+};
+
+struct folder {
+  fs::path path;
+  folder() {
+    std::string name = (fs::temp_directory_path() / "migrate-fault-XXXXXX").string();
+    path = ::mkdtemp(name.data());
+  }
+  ~folder() { fs::remove_all(path); }
+};
+
+result play(const std::string& fault, int from, int to, std::size_t bytes, bool wake = false) {
+  folder place;
+  std::string file = place.path / "lines";
+  migrate_test::program cluster({migrate_test::own_path()},
+                                {{"MIGRATE_SCENARIO", "one move"},
+                                 {"MIGRATE_FAULT", fault},
+                                 {"MIGRATE_KEEPALIVE", "1500"},
+                                 {"MIGRATE_QUIET", "1"},
+                                 {"FAULT_FILE", file},
+                                 {"FAULT_FROM", std::to_string(from)},
+                                 {"FAULT_TO", std::to_string(to)},
+                                 {"FAULT_BYTES", std::to_string(bytes)}});
+  result seen;
+  if (wake) { // the stopped node comes back when the others have done without it
+    seen.outcome = cluster.line(20s);
+    ::kill(-cluster.id(), SIGCONT);
+    seen.status = cluster.wait(30s);
+  } else {
+    seen.status = cluster.wait(40s);
+    seen.outcome = cluster.line(0s);
+  }
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) seen.lines.push_back(line);
+  return seen;
+}
+
+void check_one_runner(const result& seen) {
+  std::map<std::string, int> count;
+  for (const std::string& line : seen.lines) ++count[line];
+  std::ostringstream all;
+  for (const std::string& line : seen.lines) all << line << "\n";
+  INFO("it wrote:\n" << all.str());
+  INFO("outcome: " << seen.outcome);
+  CHECK(seen.status == 0);
+  for (const auto& [line, times] : count) {
+    INFO(line);
+    CHECK(times == 1);
+  }
+  auto afters = std::count_if(seen.lines.begin(), seen.lines.end(),
+                              [](const std::string& line) { return line.starts_with("after"); });
+  if (seen.outcome == "value") {
+    CHECK(afters == 1);
+    CHECK(seen.lines.size() == ticks + 2);
+  } else {
+    CHECK(seen.outcome == "error " + std::to_string(static_cast<int>(errc::node_lost)));
+    CHECK(afters <= 1);
+  }
+}
+
+const std::vector<std::string> source_points{"source.frozen", "source.offered", "source.taken", "source.vacated"};
+const std::vector<std::string> store_points{"source.flushing", "source.flushed"};
+const std::vector<std::string> target_points{"target.offered", "target.laid_out", "target.claimed", "target.granted",
+                                             "target.taken"};
+
+constexpr std::size_t small = 8 * 1024;
+constexpr std::size_t large = 4 << 20; // through the store
+
+} // namespace
+
+TEST_CASE("without a fault the traveller arrives") {
+  for (std::size_t bytes : {small, large}) {
+    result seen = play("", 2, 3, bytes);
+    check_one_runner(seen);
+    CHECK(seen.outcome == "value");
+    CHECK(std::find(seen.lines.begin(), seen.lines.end(), "after 0 3") != seen.lines.end());
+  }
+}
+
+TEST_CASE("a source that is killed leaves one runner or a named error") {
+  for (std::size_t bytes : {small, large})
+    for (const std::string& point : source_points) {
+      CAPTURE(point, bytes);
+      result seen = play("2:" + point, 2, 3, bytes);
+      check_one_runner(seen);
+      if (point == "source.frozen") CHECK(seen.outcome != "value"); // its memory is gone
+      if (point == "source.taken" || point == "source.vacated") CHECK(seen.outcome == "value");
+    }
+  for (const std::string& point : store_points) {
+    CAPTURE(point);
+    result seen = play("2:" + point, 2, 3, large);
+    check_one_runner(seen);
+  }
+}
+
+TEST_CASE("a source that is killed on the way home leaves one runner or a named error") {
+  for (const std::string& point : source_points) {
+    CAPTURE(point);
+    check_one_runner(play("2:" + point, 2, 1, small));
+  }
+}
+
+TEST_CASE("a target that is killed leaves one runner") {
+  for (std::size_t bytes : {small, large})
+    for (const std::string& point : target_points) {
+      CAPTURE(point, bytes);
+      result seen = play("3:" + point, 2, 3, bytes);
+      check_one_runner(seen);
+      if (point != "target.taken") CHECK(seen.outcome == "value"); // the source has it still
+    }
+}
+
+TEST_CASE("a target that is killed leaves one runner at home") {
+  for (const std::string& point : target_points) {
+    CAPTURE(point);
+    result seen = play("2:" + point, 1, 2, small);
+    check_one_runner(seen);
+    if (point != "target.taken") CHECK(seen.outcome == "value");
+  }
+}
+
+TEST_CASE("a target that stops and comes back does not run what went on elsewhere") {
+  for (const std::string& point : target_points) {
+    CAPTURE(point);
+    check_one_runner(play("stop:3:" + point, 2, 3, small, true));
+  }
+}
+
+TEST_CASE("a source that stops and comes back does not run what went on elsewhere") {
+  for (const std::string& point : source_points) {
+    CAPTURE(point);
+    check_one_runner(play("stop:2:" + point, 2, 3, small, true));
+  }
+}

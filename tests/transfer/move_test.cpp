@@ -1,0 +1,378 @@
+#include <migrate/task.hpp>
+
+#include "../support/cluster.hpp"
+#include "../support/random.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include <migrate/mailbox.hpp>
+#include <migrate/nodes.hpp>
+
+using namespace migrate;
+using namespace std::chrono_literals;
+using migrate_test::new_seed;
+using migrate_test::random_choices;
+
+namespace {
+
+bool torture() { return std::getenv("MIGRATE_TORTURE") != nullptr; }
+
+template <class F> int code_of(F&& act) {
+  try {
+    act();
+  } catch (const error& thrown) {
+    return thrown.code().value();
+  }
+  return 0;
+}
+
+constexpr int value(errc code) { return static_cast<int>(code); }
+
+node_id other_than(node_id one, std::size_t which = 0) {
+  std::vector<node_id> all = nodes();
+  std::erase(all, one);
+  return all.at(which % all.size());
+}
+
+} // namespace
+
+TEST_CASE("a task moves to each node and its memory with it") {
+  auto visited = migrate_test::run([] {
+    auto task = spawn([] {
+      std::vector<std::string> log;
+      for (node_id next : nodes()) {
+        this_task::migrate_to(next);
+        pin_scope here;
+        log.push_back(std::to_string(number(this_task::node())));
+      }
+      return std::pair(log, this_task::moves());
+    });
+    return std::tuple_cat(task.join(), std::tuple(nodes().size()));
+  });
+  if (!torture()) {
+    CHECK(std::get<0>(visited) == std::vector<std::string>{"1", "2", "3"});
+    CHECK(std::get<1>(visited) == 2); // it began on node 1
+  }
+  CHECK(std::get<2>(visited) == 3);
+}
+
+TEST_CASE("a move to the node the task is on does nothing") {
+  auto [moves, code, asked] = migrate_test::run([] {
+    node_id here = this_task::node();
+    std::error_code own;
+    this_task::migrate_to(here, own);
+    auto waits = spawn([] { return mailbox<int>().receive(); });
+    int from_outside = code_of([&] { waits.migrate_to(waits.where()); });
+    send(waits.id(), 5);
+    return std::tuple(this_task::moves(), own.value() + from_outside, waits.join());
+  });
+  if (!torture()) CHECK(moves == 0);
+  CHECK(code == 0);
+  CHECK(asked == 5);
+}
+
+TEST_CASE("a move to a node that does not exist is refused by name and the task goes on") {
+  auto [own, what, outside, sum] = migrate_test::run([] {
+    std::vector<int> data(1000, 3);
+    int own_code = 0;
+    std::string text;
+    try {
+      this_task::migrate_to(node_id(4711));
+    } catch (const error& thrown) {
+      own_code = thrown.code().value();
+      text = thrown.what();
+    }
+    auto waits = spawn([] { return mailbox<int>().receive(); });
+    int code = code_of([&] { waits.migrate_to(node_id(4711)); });
+    send(waits.id(), 1);
+    int total = waits.join();
+    for (int each : data) total += each;
+    return std::tuple(own_code, text, code, total);
+  });
+  CHECK(own == value(errc::no_such_node));
+  CHECK_THAT(what, Catch::Contains("4711"));
+  CHECK(outside == value(errc::no_such_node));
+  CHECK(sum == 3001);
+}
+
+TEST_CASE("a task is moved from outside whatever it is doing") {
+  if (torture()) return; // where it is says nothing then
+  auto places = migrate_test::run([] {
+    std::vector<std::string> wrong;
+    task_id me = this_task::id();
+    auto check = [&](const char* what, auto&& task, auto&& finish) {
+      for (std::size_t i = 0; i < 6; ++i) {
+        node_id target = other_than(task.where(), i);
+        int code = code_of([&] { task.migrate_to(target); });
+        if (code != 0) wrong.push_back(std::string(what) + ": code " + std::to_string(code));
+        if (task.where() != target) wrong.push_back(std::string(what) + ": elsewhere");
+      }
+      finish();
+      if (std::uint64_t moves = task.join(); moves != 6)
+        wrong.push_back(std::string(what) + ": " + std::to_string(moves) + " moves");
+    };
+    {
+      auto task = spawn([] {
+        mailbox<bool> stop;
+        while (!stop.try_receive()) {
+          for (int i = 0; i < 1000; ++i) asm volatile("" : : : "memory");
+          this_task::poll();
+        }
+        return this_task::moves();
+      });
+      check("running", task, [&] { send(task.id(), true); });
+    }
+    {
+      auto task = spawn([] {
+        mailbox<bool>().receive();
+        return this_task::moves();
+      });
+      check("parked", task, [&] { send(task.id(), true); });
+    }
+    {
+      auto task = spawn([] {
+        auto begun = std::chrono::steady_clock::now();
+        this_task::sleep_for(700ms);
+        return std::chrono::steady_clock::now() - begun >= 700ms ? this_task::moves() : 0;
+      });
+      check("sleeping", task, [] {});
+    }
+    {
+      auto task = spawn([] {
+        auto child = spawn([] { mailbox<bool>().receive(); });
+        mailbox<task_id> ask;
+        send(ask.receive(), child.id());
+        child.join();
+        return this_task::moves();
+      });
+      mailbox<task_id> answer;
+      send(task.id(), me);
+      task_id child = answer.receive();
+      check("joining", task, [&] { send(child, true); });
+    }
+    {
+      auto task = spawn([] {
+        mailbox<bool> stop;
+        while (!stop.try_receive()) this_task::yield();
+        return this_task::moves();
+      });
+      auto beside = spawn([] {
+        mailbox<bool> stop;
+        while (!stop.try_receive()) this_task::yield();
+      });
+      check("ready", task, [&] { send(task.id(), true); });
+      send(beside.id(), true);
+      beside.join();
+    }
+    return wrong;
+  });
+  CHECK(places == std::vector<std::string>{});
+}
+
+TEST_CASE("a task spawned on another node begins there and its home is its maker's") {
+  auto seen = migrate_test::run([] {
+    std::vector<bool> right;
+    node_id there = nodes().back();
+    auto report = [] {
+      pin_scope here;
+      return std::tuple(number(this_task::node()), number(this_task::home()), this_task::moves(), this_task::name());
+    };
+    auto first = spawn({.name = "abroad", .on = there}, report).join();
+    right.push_back(std::get<0>(first) == number(there) || std::getenv("MIGRATE_TORTURE") != nullptr);
+    right.push_back(std::get<1>(first) == number(this_task::home()));
+    right.push_back(std::get<3>(first) == "abroad");
+    // A foreign task's child has the same home as its parent.
+    auto homes = spawn({.on = there}, [report] {
+                   auto child = spawn(report);
+                   auto grandchild = spawn([report] { return spawn({.on = nodes().front()}, report).join(); });
+                   return std::pair(child.join(), grandchild.join());
+                 }).join();
+    right.push_back(std::get<1>(homes.first) == number(this_task::home()));
+    right.push_back(std::get<1>(homes.second) == number(this_task::home()));
+    int code = code_of([&] { spawn({.on = node_id(999)}, [] {}).join(); });
+    right.push_back(code == 0); // it begins here, and the node says so
+    return right;
+  });
+  CHECK(seen == std::vector<bool>(6, true));
+}
+
+TEST_CASE("values and exceptions come back wherever the task and its joiner are") {
+  std::uint64_t seed = new_seed("joins");
+  std::string wrong = migrate_test::run([seed] {
+    random_choices random(seed);
+    for (int i = 0; i < 300; ++i) {
+      auto child = spawn({.on = random.node()}, [i, r = random.branch()]() mutable -> std::vector<std::string> {
+        for (std::size_t k = r.below(3); k > 0; --k) this_task::migrate_to(r.node());
+        if (i % 3 == 0) throw std::out_of_range("number " + std::to_string(i));
+        return {std::to_string(i), std::string(static_cast<std::size_t>(i) * 50, 'x')};
+      });
+      if (random.one_in(2)) this_task::migrate_to(random.node());
+      if (random.one_in(4)) child.wait_for(std::chrono::microseconds(random.below(500)));
+      try {
+        auto value = child.join();
+        if (i % 3 == 0) return "no exception from " + std::to_string(i);
+        if (value.at(0) != std::to_string(i) || value.at(1).size() != static_cast<std::size_t>(i) * 50)
+          return "another value from " + std::to_string(i);
+      } catch (const std::out_of_range& thrown) {
+        if (thrown.what() != "number " + std::to_string(i)) return std::string("another exception: ") + thrown.what();
+      }
+    }
+    return std::string();
+  });
+  CHECK(wrong == "");
+}
+
+TEST_CASE("each of two moves at once is made or refused by name") {
+  std::uint64_t seed = new_seed("two moves");
+  auto [done, refused, wrong, moves] = migrate_test::run([seed] {
+    random_choices random(seed);
+    int made = 0, in_progress = 0, other = 0;
+    auto task = spawn([] {
+      mailbox<bool> stop;
+      while (!stop.receive_for(1us)) this_task::yield();
+      return this_task::moves();
+    });
+    // A handle belongs to one task; what it does to a task can be asked by anybody who has the id.
+    for (int round = 0; round < 100; ++round) {
+      task_id id = task.id();
+      auto ask = [id](node_id target) {
+        migrate::task<std::uint64_t> alias(id);
+        std::error_code code;
+        alias.migrate_to(target, code);
+        new migrate::task<std::uint64_t>(std::move(alias)); // its end would detach the task
+        return code.value();
+      };
+      auto first = spawn({.on = random.node()}, ask, random.node());
+      auto second = spawn({.on = random.node()}, ask, random.node());
+      for (int code : {first.join(), second.join()}) {
+        if (code == 0)
+          ++made;
+        else if (code == static_cast<int>(errc::move_in_progress))
+          ++in_progress;
+        else
+          other = code;
+      }
+    }
+    send(task.id(), true);
+    return std::tuple(made, in_progress, other, task.join());
+  });
+  CHECK(wrong == 0);
+  CHECK(done >= 100);
+  CHECK(done + refused == 200);
+  CHECK(moves > 30);
+}
+
+TEST_CASE("a task may end while a move is asked of it") {
+  std::uint64_t seed = new_seed("ends");
+  auto codes = migrate_test::run([seed] {
+    random_choices random(seed);
+    std::vector<int> found;
+    for (int i = 0; i < 300; ++i) {
+      auto task = spawn({.on = random.node()}, [r = random.branch()]() mutable {
+        for (std::size_t k = r.below(200); k > 0; --k) this_task::yield();
+        return 1;
+      });
+      std::error_code code;
+      task.migrate_to(random.node(), code);
+      if (code && code != errc::no_such_task && code != errc::move_in_progress) found.push_back(code.value());
+      if (task.join() != 1) found.push_back(-1);
+    }
+    return found;
+  });
+  CHECK(codes == std::vector<int>{});
+}
+
+TEST_CASE("a pinned task stays and goes when it is free") {
+  if (torture()) return;
+  auto [own, before, after] = migrate_test::run([] {
+    task_id me = this_task::id();
+    auto task = spawn([me] {
+      node_id start = this_task::node();
+      int own_code = 0;
+      bool stayed = true;
+      {
+        pin_scope here;
+        own_code = code_of([&] { this_task::migrate_to(other_than(start)); });
+        send(me, true);
+        for (int i = 0; i < 2000; ++i) {
+          this_task::yield();
+          stayed &= this_task::node() == start;
+        }
+        mailbox<bool> go;
+        go.receive();
+        stayed &= this_task::node() == start;
+      }
+      this_task::poll();
+      return std::tuple(own_code, stayed, this_task::node() != start);
+    });
+    mailbox<bool>().receive();
+    auto mover = spawn([id = task.id()] {
+      migrate::task<> alias(id);
+      std::error_code code;
+      alias.migrate_to(other_than(this_task::node()), code);
+      new migrate::task<>(std::move(alias));
+    });
+    this_task::sleep_for(5ms);
+    send(task.id(), true);
+    auto seen = task.join();
+    mover.join();
+    return seen;
+  });
+  CHECK(own == value(errc::not_movable));
+  CHECK(before);
+  CHECK(after);
+}
+
+TEST_CASE("a sleep lasts as long as it was to however often the task moves") {
+  std::uint64_t seed = new_seed("sleep");
+  bool lasted = migrate_test::run([seed] {
+    random_choices random(seed);
+    auto task = spawn([] {
+      auto begun = std::chrono::steady_clock::now(); // the same clock on all nodes of a machine
+      this_task::sleep_for(400ms);
+      return std::chrono::steady_clock::now() - begun >= 400ms;
+    });
+    for (int i = 0; i < 20; ++i) {
+      std::error_code code;
+      task.migrate_to(random.node(), code);
+    }
+    return task.join();
+  });
+  CHECK(lasted);
+}
+
+TEST_CASE("hundreds of tasks move at random spawn send and join and nothing is lost") {
+  std::uint64_t seed = new_seed("crowd");
+  auto [sum, moves] = migrate_test::run([seed] {
+    random_choices random(seed);
+    std::vector<task<std::pair<std::uint64_t, std::uint64_t>>> crowd;
+    for (std::uint64_t i = 0; i < 200; ++i)
+      crowd.push_back(spawn({.on = random.node()}, [i, r = random.branch()]() mutable {
+        std::vector<std::uint64_t> mine(100 + i, i);
+        std::uint64_t moved = 0;
+        for (int k = 0; k < 10; ++k) {
+          this_task::migrate_to(r.node());
+          mine.push_back(spawn({.on = r.node()}, [i] { return i; }).join());
+          if (r.one_in(3)) this_task::sleep_for(std::chrono::microseconds(r.below(2000)));
+        }
+        std::uint64_t total = 0;
+        for (std::uint64_t each : mine) total += each;
+        moved += this_task::moves();
+        return std::pair(total, moved);
+      }));
+    std::uint64_t all = 0, moved = 0;
+    for (auto& each : crowd) {
+      auto [one, m] = each.join();
+      all += one;
+      moved += m;
+    }
+    return std::pair(all, moved);
+  });
+  std::uint64_t expected = 0;
+  for (std::uint64_t i = 0; i < 200; ++i) expected += i * (110 + i);
+  CHECK(sum == expected);
+  CHECK(moves > 1000);
+}
