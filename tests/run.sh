@@ -87,9 +87,13 @@ for stage; do
     gcc)
       run_stage gcc 'all all_verify_interface_header_sets' '^none$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++
       ;;
-    clang) run_stage clang all '^(package|nobody)$' -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ ;;
+    clang)
+      run_stage clang all '^(package|nobody)$' -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
+        -DMIGRATE_BUILD_BENCHMARKS=OFF
+      ;;
     static)
-      run_stage static all '^(package|nobody)$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++ -DMIGRATE_STATIC=ON
+      run_stage static all '^(package|nobody)$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++ -DMIGRATE_STATIC=ON \
+        -DMIGRATE_BUILD_BENCHMARKS=OFF
       ;;
     sanitize)
       run_stage sanitize all '^package$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++ \

@@ -59,6 +59,7 @@ public:
   node_id id() const noexcept { return id_; }
   bool first() const noexcept { return id_ == detail::family::registrar; }
   std::string address() const { return network_->address(); }
+  const std::string& store_path() const noexcept { return options_.store; }
 
   template <class F, class... A> auto run(const spawn_options& how, F&& function, A&&... arguments) {
     return spawn(how, std::forward<F>(function), std::forward<A>(arguments)...).join();
@@ -162,4 +163,4 @@ template <class F> int run(int argc, char** argv, F&& main_task) {
 
 } // namespace migrate
 
-#include <migrate/cluster/node_impl.hpp>
+#include <migrate/node_impl.hpp>

@@ -29,6 +29,7 @@ std::vector<int> other_processes();
 
 std::string cluster_address();
 std::string cluster_store();
+// Of the first node. Not from a task.
 
 struct scenario {
   const char* name;

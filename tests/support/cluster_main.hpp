@@ -3,6 +3,7 @@
 #pragma once
 
 #define CATCH_CONFIG_RUNNER
+#define CATCH_CONFIG_NO_POSIX_SIGNALS // a fault of a task is the node's to handle
 #include "cluster.hpp"
 
 #include <cstdio>
@@ -15,21 +16,19 @@
 namespace migrate_test {
 
 inline migrate::node* the_cluster = nullptr;
-inline std::string the_store;
 
 inline migrate::node& cluster() { return *the_cluster; }
 
 migrate::move_statistics statistics() { return cluster().statistics(); }
 std::vector<int> other_processes() { return cluster().started_processes(); }
 std::string cluster_address() { return cluster().address(); }
-std::string cluster_store() { return the_store; }
+std::string cluster_store() { return cluster().store_path(); }
 
 inline int run_on_node(int argc, char** argv) {
   const char* wanted = std::getenv("MIGRATE_SCENARIO");
   if (wanted == nullptr && scenarios_only()) return Catch::Session().run(argc, argv);
   ::setenv("MIGRATE_NODES", "3", 0);
   migrate::node_options options = migrate::node_options::from(argc, argv);
-  the_store = options.store;
   bool helper = options.helper;
   migrate::node here(std::move(options));
   if (!here.first() && (helper || wanted == nullptr)) {

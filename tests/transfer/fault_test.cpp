@@ -65,8 +65,8 @@ std::uint64_t right_sum(std::size_t bytes) {
 
 const migrate_test::scenario_entry one_move{"one move", [] {
   std::string file = wanted("FAULT_FILE");
-  node_id from(static_cast<std::uint16_t>(std::stoi(wanted("FAULT_FROM"))));
-  node_id to(static_cast<std::uint16_t>(std::stoi(wanted("FAULT_TO"))));
+  node_id from{static_cast<std::uint16_t>(std::stoi(wanted("FAULT_FROM")))};
+  node_id to{static_cast<std::uint16_t>(std::stoi(wanted("FAULT_TO")))};
   auto bytes = std::stoul(wanted("FAULT_BYTES"));
   auto traveller = spawn({.name = "traveller"}, journey, file, from, to, bytes);
   try {
@@ -74,6 +74,7 @@ const migrate_test::scenario_entry one_move{"one move", [] {
     std::printf("%s\n", sum == right_sum(bytes) ? "value" : "wrong value");
   } catch (const error& thrown) {
     std::printf("error %d\n", thrown.code().value());
+    std::fprintf(stderr, "%s\n", thrown.what());
   }
   // The nodes that are left go on working.
   std::size_t answered = 0;
@@ -196,7 +197,8 @@ TEST_CASE("a target that is killed leaves one runner") {
       CAPTURE(point, bytes);
       result seen = play("3:" + point, 2, 3, bytes);
       check_one_runner(seen);
-      if (point != "target.taken") CHECK(seen.outcome == "value"); // the source has it still
+      // The source has it still, unless the answer to the claim came before the signal.
+      if (point != "target.taken" && point != "target.claimed") CHECK(seen.outcome == "value");
     }
 }
 

@@ -784,6 +784,7 @@ inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, co
       on_claim_answer(id, {errc::home_unreachable, why, 0, 0, {}});
     } else if (order.phase == move_phase::offered && order.target == node) {
       order.target_lost = true;
+      if (order.claimed > order.epoch) continue; // home knew before us, and has asked: see on_still_held()
       order.why = {make_error_code(errc::node_unreachable), "the target was lost: " + why};
       order.claimed = order.epoch;
       if (id.home() != with_.home.here()) {
