@@ -172,9 +172,13 @@ TEST_CASE("a full mailbox blocks its sender, on the same node and from another")
   for (bool away : {false, true}) {
     CAPTURE(away);
     auto [before, after] = migrate_test::run([away] {
+      std::optional<pin_scope> here;
+      if (!away) here.emplace();
       // The sender reports each message sent, so what it could send before the first receive is known.
       task_id me = this_task::id();
-      auto receiver = spawn([me] {
+      auto receiver = spawn([me, away] {
+        std::optional<pin_scope> there;
+        if (!away) there.emplace();
         mailbox<int> in(3);
         mailbox<bool> go;
         send(me, std::string("ready"));
@@ -186,7 +190,9 @@ TEST_CASE("a full mailbox blocks its sender, on the same node and from another")
       mailbox<std::string> ready;
       ready.receive();
       task_id to = receiver.id();
-      auto sender = spawn({.on = away ? nodes().back() : no_node}, [me, to] {
+      auto sender = spawn({.on = away ? nodes().back() : no_node}, [me, to, away] {
+        std::optional<pin_scope> there;
+        if (!away) there.emplace();
         for (int i = 0; i < 300; ++i) {
           send(to, 1);
           send(me, i + 1);
@@ -218,10 +224,14 @@ TEST_CASE("a full mailbox blocks its sender, on the same node and from another")
 TEST_CASE("a sender that gave up does not take another's turn") {
   // One place, one message in it; two senders wait, the first one gives up. The one receive must wake the other.
   bool came = migrate_test::run([] {
+    pin_scope here; // a message from another node is under way as soon as it is sent
     task_id me = this_task::id();
     mailbox<int> in(1);
     send(me, 0);
-    auto gives_up = spawn([me] { return send_for(me, 1, 20ms); });
+    auto gives_up = spawn([me] {
+      pin_scope beside;
+      return send_for(me, 1, 20ms);
+    });
     bool sent = gives_up.join();
     auto stays = spawn([me] { send(me, 2); });
     mailbox<bool> never;
@@ -287,9 +297,13 @@ TEST_CASE("sending with a limit gives up while the mailbox is full, and sends no
   for (bool away : {false, true}) {
     CAPTURE(away);
     int got = migrate_test::run([away] {
+      std::optional<pin_scope> here;
+      if (!away) here.emplace();
       task_id me = this_task::id();
       mailbox<int> in(1);
-      auto sender = spawn({.on = away ? nodes().back() : no_node}, [me] {
+      auto sender = spawn({.on = away ? nodes().back() : no_node}, [me, away] {
+        std::optional<pin_scope> there;
+        if (!away) there.emplace();
         int sent = 0;
         while (send_for(me, 1, 50ms)) ++sent;
         return sent;
@@ -366,12 +380,16 @@ TEST_CASE("sending to a task that has ended says so") {
     auto here = spawn([] {});
     task_id gone_here = here.id();
     here.join();
-    found.push_back(code_of([&] { send(gone_here, 1); }));
+    // From another node the first message is under way before that can be known; a later one says so.
+    found.push_back(code_of([&] {
+      for (int i = 0; i < 100'000; ++i) send(gone_here, 1);
+    }));
     auto there = spawn({.on = nodes().back()}, [] {});
     task_id gone_there = there.id();
     there.join();
-    found.push_back(code_of([&] { send(gone_there, 1); }));
-    // From another node the first message is under way before that can be known; a later one says so.
+    found.push_back(code_of([&] {
+      for (int i = 0; i < 100'000; ++i) send(gone_there, 1);
+    }));
     auto away = spawn({.on = nodes().back()}, [=] {
       return code_of([&] {
         for (int i = 0; i < 100'000; ++i) send(gone_here, 1);

@@ -4,8 +4,10 @@
 #include "../support/random.hpp"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <migrate/mailbox.hpp>
@@ -375,4 +377,43 @@ TEST_CASE("hundreds of tasks move at random spawn send and join and nothing is l
   for (std::uint64_t i = 0; i < 200; ++i) expected += i * (110 + i);
   CHECK(sum == expected);
   CHECK(moves > 1000);
+}
+
+TEST_CASE("nodes that a task has left may be killed") {
+  // The last of this program: two nodes are gone afterwards.
+  if (torture()) return;
+  auto traveller = spawn({.name = "traveller"}, [] {
+    std::vector<std::uint64_t> data(1 << 18, 7);
+    mailbox<node_id> next;
+    std::vector<std::uint16_t> places;
+    for (;;) {
+      auto [from, to] = next.receive_envelope();
+      if (to == no_node) break;
+      this_task::migrate_to(to);
+      places.push_back(number(this_task::node()));
+      data[places.size()] += 1;
+      send(from, true);
+    }
+    std::uint64_t sum = 0;
+    for (std::uint64_t each : data) sum += each;
+    return std::pair(places, sum);
+  });
+  auto go = [id = traveller.id()](node_id to) {
+    migrate_test::run([id, to] {
+      send(id, to);
+      if (to != no_node) mailbox<bool>().receive();
+    });
+  };
+  std::vector<node_id> all = nodes();
+  for (node_id each : {all[1], all[2], all[0]}) go(each);
+  // It is back at its home, through both.
+  auto processes = migrate_test::other_processes();
+  REQUIRE(processes.size() == 2);
+  for (int each : processes) ::kill(each, SIGKILL);
+  while (nodes().size() > 1) std::this_thread::yield();
+  go(no_node);
+  auto [places, sum] = traveller.join();
+  CHECK(places == std::vector<std::uint16_t>{2, 3, 1});
+  CHECK(sum == (std::uint64_t{7} << 18) + 3);
+  CHECK(migrate_test::run([] { return 5; }) == 5);
 }

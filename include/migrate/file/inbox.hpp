@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <deque>
-#include <iterator>
 #include <memory>
 #include <new>
 #include <unordered_map>
@@ -85,15 +84,14 @@ struct mail_queue {
   void add(const mail_waiter& who) {
     if (std::find(waiters.begin(), waiters.end(), who) == waiters.end()) waiters.push_back(who);
   }
-  bool remove(task_id from) noexcept {
-    return std::erase_if(waiters, [&](const mail_waiter& each) { return each.from == from; }) > 0;
-  }
+  bool remove(const mail_waiter& who) noexcept { return std::erase(waiters, who) > 0; }
   std::vector<mail_waiter> pop() {
-    std::vector<mail_waiter> first;
-    std::copy_if(waiters.begin(), waiters.end(), std::back_inserter(first),
-                 [&](const mail_waiter& each) { return each.from == waiters.front().from; });
-    remove(first.front().from);
-    return first;
+    task_id first = waiters.front().from;
+    auto rest = std::stable_partition(waiters.begin(), waiters.end(),
+                                      [&](const mail_waiter& each) { return each.from != first; });
+    std::vector<mail_waiter> told(rest, waiters.end());
+    waiters.erase(rest, waiters.end());
+    return told;
   }
   bool empty() const noexcept { return waiters.empty(); }
 };

@@ -116,7 +116,7 @@ inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool
     }
     if (expected != nullptr) ++*expected;
     lane.push(mail);
-    if (!lane.blocked.empty()) std::erase(lane.blocked.waiters, sender); // at other places it has yet to hear of it
+    if (!lane.blocked.empty()) lane.blocked.remove(sender); // at other places it has yet to hear of it
     wake = std::exchange(lane.waited_for, false);
   }
   if (wake) this_scheduler->wake(*receiver);
@@ -214,9 +214,10 @@ inline void post_office::stop_waiting(resident& from, task_id to, std::uint64_t 
   {
     held guard(receiver->lock);
     if (receiver->id != to || receiver->mail == nullptr) return;
-    receiver->mail->held.remove(from.id);
+    const mail_waiter parked{from.id, &from, no_node}; // not its letters that are under way
+    receiver->mail->held.remove(parked);
     mail_lane* lane = receiver->mail->find_lane(key);
-    if (lane == nullptr || lane->blocked.remove(from.id)) return;
+    if (lane == nullptr || lane->blocked.remove(parked)) return;
   }
   tell_of_room(*receiver, to, key); // it was told, and makes no use of it
 }
