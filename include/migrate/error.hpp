@@ -110,10 +110,12 @@ public:
 
 } // namespace detail
 
-inline const std::error_category& error_category() noexcept {
-  static const detail::error_category_type category;
-  return category;
-}
+namespace detail {
+inline const error_category_type the_error_category;
+// Not a function's static: its first use may be in a task.
+} // namespace detail
+
+inline const std::error_category& error_category() noexcept { return detail::the_error_category; }
 
 } // namespace migrate
 

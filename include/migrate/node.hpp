@@ -30,6 +30,7 @@
 #include <migrate/rpc/peers.hpp>
 #include <migrate/store/store.hpp>
 #include <migrate/task.hpp>
+#include <migrate/task/exit_handlers.hpp>
 #include <migrate/task/faults.hpp>
 #include <migrate/transfer/carriers.hpp>
 #include <migrate/transfer/engine.hpp>

@@ -40,10 +40,11 @@ namespace detail {
 struct node_bytes {
   node_bytes() noexcept = default;
   node_bytes(const void* data, std::size_t size) {
+    if (size == 0) return;
     node_heap_scope scope;
     data_.reset(new std::byte[size]);
     size_ = size;
-    if (size > 0) std::memcpy(data_.get(), data, size);
+    std::memcpy(data_.get(), data, size);
   }
   const std::byte* data() const noexcept { return data_.get(); }
   std::size_t size() const noexcept { return size_; }

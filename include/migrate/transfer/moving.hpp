@@ -1,6 +1,7 @@
 // Asking for a move, as a task of itself or anybody of a task.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include <migrate/home/family.hpp>
@@ -57,9 +58,9 @@ inline failure move(task_id id, node_id target) {
     if (place == no_node)
       return {make_error_code(errc::no_such_task), "task " + to_string(id) + " has ended"};
     if (place == target) return {};
-    called made;
+    std::optional<called> asked; // of this node's memory: it must not be there when the task waits
     if (place == this_home->here()) {
-      made = call_here([&](std::uint64_t call) {
+      asked = call_here([&](std::uint64_t call) {
         failure refused;
         resident* task = this_home->find_here(id);
         if (task == nullptr || !this_engine->order(*task, id, target, {this_home->here(), call}, refused))
@@ -68,16 +69,17 @@ inline failure move(task_id id, node_id target) {
           this_calling.calls->complete(call, answer{static_cast<errc>(refused.code.value()), refused.what, 0, 0, {}});
       });
     } else {
-      made = call_node(place, [&](protocol::Message::Builder message, std::uint64_t call) {
+      asked = call_node(place, [&](protocol::Message::Builder message, std::uint64_t call) {
         auto request = message.initMove();
         request.setCall(call);
         request.setTask(id.bits());
         request.setTarget(number(target));
       });
     }
-    if (made.how == waited::moved) continue;
-    why = family::to_failure(made.got);
-    if (why.code || made.got.first == 0) return why;
+    if (asked->how == waited::moved) continue;
+    why = family::to_failure(asked->got);
+    if (why.code || asked->got.first == 0) return why;
+    asked.reset();
     // It was not there any more: home knows its new place by now.
     this_task::yield();
   }
