@@ -496,6 +496,7 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   case protocol::Message::REFUSAL: engine_->on_refusal(peer, message.getRefusal()); return;
   case protocol::Message::TAKEN: engine_->on_taken(peer, message.getTaken()); return;
   case protocol::Message::STILL_HELD: engine_->on_still_held(peer, message.getStillHeld()); return;
+  case protocol::Message::DISOWN: engine_->on_disown(peer, message.getDisown()); return;
   case protocol::Message::NOT_HELD: engine_->on_not_held(peer, message.getNotHeld()); return;
   case protocol::Message::MAIL: post_->on_mail(peer, message.getMail(), attachment); return;
   case protocol::Message::MAIL_SEEN: post_->on_mail_seen(peer, message.getMailSeen()); return;

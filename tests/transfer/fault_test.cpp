@@ -163,7 +163,57 @@ const std::vector<std::string> target_points{"target.offered", "target.laid_out"
 constexpr std::size_t small = 8 * 1024;
 constexpr std::size_t large = 4 << 20; // through the store
 
+// A task on node 2 writes ticks for ever. Node 2 is stopped, the task is reported lost, and node 2 goes on: the task
+// must not.
+const migrate_test::scenario_entry given_up{"given up", [] {
+  std::string file = wanted("FAULT_FILE");
+  auto ticker = spawn({.name = "ticker", .on = migrate_test::run([] { return nodes()[1]; })}, [file] {
+    for (;;) {
+      note(file, "tick");
+      this_task::yield();
+    }
+  });
+  while (!fs::exists(file)) migrate_test::run([] { this_task::yield(); });
+  ::kill(migrate_test::run([] { return spawn({.on = nodes()[1]}, [] { return ::getpid(); }).join(); }), SIGSTOP);
+  std::string fate = "went on";
+  try {
+    ticker.join();
+  } catch (const error& thrown) {
+    fate = "error " + std::to_string(thrown.code().value());
+  }
+  std::printf("%s\n", fate.c_str());
+  std::fflush(stdout);
+  auto size = fs::file_size(file);
+  for (int still = 0; still < 50; ++still) {
+    node_id back{2};
+    for (;;) { // until it is one of the nodes again
+      try {
+        spawn({.on = back}, [] { this_task::yield(); }).join();
+        break;
+      } catch (const error&) {
+        migrate_test::run([] { this_task::sleep_for(10ms); });
+      }
+    }
+    if (auto now = fs::file_size(file); now != std::exchange(size, now)) still = 0;
+  }
+  std::printf("quiet\n");
+  std::fflush(stdout);
+  return 0;
+}};
+
 } // namespace
+
+TEST_CASE("a task that was reported lost does not go on when its node comes back") {
+  folder place;
+  migrate_test::program cluster({migrate_test::own_path()}, {{"MIGRATE_SCENARIO", "given up"},
+                                                             {"MIGRATE_KEEPALIVE", "500"},
+                                                             {"MIGRATE_QUIET", "1"},
+                                                             {"FAULT_FILE", place.path / "lines"}});
+  CHECK(cluster.line(20s) == "error " + std::to_string(static_cast<int>(errc::node_lost)));
+  ::kill(-cluster.id(), SIGCONT);
+  CHECK(cluster.line(20s) == "quiet");
+  CHECK(cluster.wait(20s) == 0);
+}
 
 TEST_CASE("without a fault the traveller arrives") {
   for (std::size_t bytes : {small, large}) {

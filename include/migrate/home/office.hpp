@@ -73,8 +73,9 @@ public:
   void end_here(resident& task) noexcept;
   // A task that ran its last instruction on this node: its memory goes, and home is told.
 
-  void record_end(task_id task, std::uint64_t epoch, outcome&& how, char* touched_end) noexcept;
-  // touched_end: null when the task's region is not open here.
+  void record_end(task_id task, std::uint64_t epoch, outcome&& how, char* touched_end,
+                  node_id may_hold = no_node) noexcept;
+  // touched_end: null when the task's region is not open here. may_hold: see lose().
 
   enum class joined { unknown, waiting, ended };
   joined join(task_id task, const end_waiter& who, bool take, outcome* into) noexcept;
@@ -83,8 +84,14 @@ public:
   // The same with a copy of the outcome.
   void release(task_id task) noexcept;
   bool detached(task_id task) noexcept;
-  void lose(task_id task, std::uint64_t epoch, const std::string& why) noexcept;
-  // The task was on a node that has died.
+  void lose(task_id task, std::uint64_t epoch, node_id may_hold, const std::string& why) noexcept;
+  // The task was on a node that has died. A node that is only silent may hold it still: its region is given to nobody
+  // else until that node has said that it does not, or has died.
+
+  std::vector<task_id> lost_on(node_id node);
+  bool no_longer_held(task_id task) noexcept;
+  // False when the task was not lost on a node that might hold it.
+  void died(node_id node) noexcept;
 
   void end_seen(task_id task) noexcept;
   void tell_ends_again(node_id home);
@@ -110,6 +117,11 @@ private:
   spin_lock pool_lock_;
   region_pool pool_;
   std::unordered_map<std::uint32_t, bool> leaving_; // true: to be put back then
+  struct lost_task {
+    region_number region;
+    node_id may_hold;
+  };
+  std::unordered_map<task_id, lost_task> lost_;
   std::array<bool, region_classes> asked_{}; // a range of the class is on its way
   ledger* ledger_ = nullptr;
   spin_lock untold_lock_;
@@ -281,8 +293,34 @@ inline void home_office::forget_ends(node_id home) noexcept {
   std::erase_if(untold_, [&](const auto& each) { return each.first.home() == home; });
 }
 
-inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&& how,
-                                    char* touched_end) noexcept {
+inline std::vector<task_id> home_office::lost_on(node_id node) {
+  held guard(pool_lock_);
+  std::vector<task_id> found;
+  for (const auto& [task, lost] : lost_)
+    if (lost.may_hold == node) found.push_back(task);
+  return found;
+}
+
+inline bool home_office::no_longer_held(task_id task) noexcept {
+  held guard(pool_lock_);
+  auto found = lost_.find(task);
+  if (found == lost_.end()) return false;
+  put_back_closed(found->second.region);
+  lost_.erase(found);
+  return true;
+}
+
+inline void home_office::died(node_id node) noexcept {
+  held guard(pool_lock_);
+  std::erase_if(lost_, [&](const auto& each) {
+    if (each.second.may_hold != node) return false;
+    put_back_closed(each.second.region);
+    return true;
+  });
+}
+
+inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&& how, char* touched_end,
+                                    node_id may_hold) noexcept {
   home_record* record = records_.find(task);
   if (record == nullptr) return;
   std::unique_ptr<outcome> kept;
@@ -295,6 +333,8 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
       held pool(pool_lock_);
       if (touched_end != nullptr)
         pool_.put_back(record->region, touched_end);
+      else if (may_hold != no_node)
+        lost_.insert_or_assign(task, lost_task{record->region, may_hold});
       else
         put_back_closed(record->region);
     }
@@ -368,7 +408,7 @@ inline bool home_office::detached(task_id task) noexcept {
   return home_records::holds(*record, task) && record->detached;
 }
 
-inline void home_office::lose(task_id task, std::uint64_t epoch, const std::string& why) noexcept {
+inline void home_office::lose(task_id task, std::uint64_t epoch, node_id may_hold, const std::string& why) noexcept {
   byte_writer bytes;
   bytes.put(standard_exception::migrate_error);
   bytes.put(std::string("migrate::error"));
@@ -376,7 +416,7 @@ inline void home_office::lose(task_id task, std::uint64_t epoch, const std::stri
   bytes.put(static_cast<int>(errc::node_lost));
   bytes.put(true);
   record_end(task, epoch, outcome{outcome_kind::exception, {bytes.bytes().data(), bytes.bytes().size()}},
-             nullptr);
+             nullptr, may_hold);
 }
 
 } // namespace migrate::detail

@@ -499,8 +499,12 @@ inline void peers::accepted(int socket) {
     ::close(socket);
     return;
   }
-  if (!options_.security &&
-      detail::user_of(socket, detail::loopback_end::peer) != detail::loopback_user::own) {
+  auto user = options_.security ? detail::loopback_user::own : detail::user_of(socket, detail::loopback_end::peer);
+  if (user == detail::loopback_user::nobody) { // the caller has hung up already
+    ::close(socket);
+    return;
+  }
+  if (user == detail::loopback_user::other) {
     std::string peer = detail::socket_address::peer_of(socket).text();
     ::close(socket);
     listener_.on_refused(peer,

@@ -112,6 +112,10 @@ struct Message {
 
     enter @25 :Void;
     # From a process without a number: it wants to be a node of the cluster.
+
+    disown @26 :TaskEpoch;
+    # From home to a node that was believed lost: home has told the task's waiters that it is lost, so it must not go
+    # on there. `notHeld` answers when it is gone.
   }
 }
 

@@ -92,13 +92,15 @@ inline void fault_guard::describe(char* text, std::size_t size, resident& task, 
 inline void fault_guard::on_fault(int signal, siginfo_t* info, void* interrupted) noexcept {
   worker* here = this_worker();
   auto* address = static_cast<char*>(info->si_addr);
-  if (here == nullptr || here->current == nullptr || info->si_code <= 0 || !in_plan(address)) {
+  if (here == nullptr || here->current == nullptr || here->describing || info->si_code <= 0 || !in_plan(address)) {
     ::sigaction(signal, signal == SIGSEGV ? &before_segv_ : &before_bus_, nullptr);
     return; // the instruction faults again, and goes to them
   }
   auto* registers = &static_cast<ucontext_t*>(interrupted)->uc_mcontext;
+  here->describing = true; // a fault in describe() is the node's own
   describe(here->fault_text, sizeof here->fault_text, *here->current, address,
            reinterpret_cast<void*>(registers->gregs[REG_RIP]), here->fault);
+  here->describing = false;
   // Return from the handler into end_faulted_task.
   auto top = reinterpret_cast<std::uintptr_t>(here->rescue_stack.get()) + worker::rescue_bytes;
   registers->gregs[REG_RSP] = static_cast<greg_t>((top & ~std::uintptr_t{63}) - 8);

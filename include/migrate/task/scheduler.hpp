@@ -53,6 +53,7 @@ struct worker {
   std::unique_ptr<std::byte[]> rescue_stack; // for leaving a task whose stack is used up
   errc fault = errc::ok;                     // why the running task must end
   char fault_text[512] = {};
+  bool describing = false; // fault_text is being written
 };
 
 [[gnu::used]] inline constinit thread_local worker* this_worker_of_thread asm("migrate_this_worker") = nullptr;

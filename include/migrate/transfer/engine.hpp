@@ -71,6 +71,7 @@ public:
   void on_taken(node_id target, protocol::TaskEpoch::Reader message);
   void on_still_held(node_id home, protocol::TaskEpoch::Reader message);
   void on_not_held(node_id source, protocol::TaskEpoch::Reader message);
+  void on_disown(node_id home, protocol::TaskEpoch::Reader message);
   void on_node_lost(node_id node, bool process_is_gone, const std::string& why);
   void on_node_back(node_id node);
   // On the I/O thread.
@@ -97,6 +98,10 @@ private:
   void refuse(node_id source, task_id task, std::uint64_t epoch, const failure& why);
   void taken(resident& task);
   void run_without_home(resident& task);
+  bool disowned(task_id task) noexcept;
+  void discard(resident& task) noexcept;
+  void gone(task_id task) noexcept;
+  void tell_not_held(node_id home, task_id task);
   resident* departing(task_id task) noexcept;
   image image_of(task_id task);
 
@@ -107,6 +112,7 @@ private:
   std::unordered_map<task_id, node_id> sources_;  // where foreign tasks that are here came from
   std::unordered_map<task_id, resident*> moving_; // departures and arrivals under way
   std::set<task_id> unsure_;                      // tasks whose home may believe them elsewhere
+  std::set<task_id> disowned_;                    // tasks that are here and that home has given up as lost
   std::set<node_id> dead_;                        // on the I/O thread only
 };
 
@@ -167,10 +173,17 @@ inline void transfer_engine::serve(resident& task) noexcept {
     held guard(task.lock);
     if (task.move == nullptr) {
       scheduler::answered(task, want_move);
-      this_scheduler->thaw(task);
-      return;
+      if (!disowned(task.id)) {
+        scheduler::answered(task, want_end);
+        this_scheduler->thaw(task);
+        return;
+      }
     }
-    phase = task.move->phase;
+    phase = task.move == nullptr ? move_phase::failed : task.move->phase;
+  }
+  if ((phase == move_phase::failed || phase == move_phase::asked) && disowned(task.id)) {
+    discard(task);
+    return;
   }
   try {
     switch (phase) {
@@ -398,6 +411,7 @@ inline void transfer_engine::vacate(resident& task) {
   if (task.open_call != 0) with_.calls.close(task.open_call);
   with_.departed.note(region, id, task.control->name, order->target);
   scheduler::answered(task, want_move);
+  scheduler::answered(task, want_end);
   with_.vacated.vacate(region, touched_end);
   with_.home.left(region);
   if (order->offered.valid()) {
@@ -418,7 +432,62 @@ inline void transfer_engine::vacate(resident& task) {
   with_.home.residents().retire(task, id, with_.home.records().find(id));
   delete order;
   fault_point("source.vacated");
-  if (comes_back) accept_offer(id, std::move(comes_back));
+  if (comes_back)
+    accept_offer(id, std::move(comes_back));
+  else
+    gone(id);
+}
+
+inline bool transfer_engine::disowned(task_id task) noexcept {
+  held guard(lock_);
+  return disowned_.contains(task);
+}
+
+inline void transfer_engine::discard(resident& task) noexcept {
+  // On a worker's loop, with the task frozen: it runs its next instruction nowhere.
+  task_id id = task.id;
+  region_number region = task.control->region;
+  char* touched_end = end_of_touched(*task.control);
+  ended(task);
+  if (task.open_call != 0) with_.calls.close(task.open_call);
+  with_.vacated.vacate(region, touched_end);
+  with_.home.residents().retire(task, id, nullptr);
+  gone(id);
+}
+
+inline void transfer_engine::gone(task_id task) noexcept {
+  {
+    held guard(lock_);
+    if (disowned_.erase(task) == 0) return;
+  }
+  tell_not_held(task.home(), task);
+}
+
+inline void transfer_engine::tell_not_held(node_id home, task_id task) {
+  send_message(with_.network, home, [&](protocol::Message::Builder message) {
+    auto not_held = message.initNotHeld();
+    not_held.setTask(task.bits());
+  });
+}
+
+inline void transfer_engine::on_disown(node_id home, protocol::TaskEpoch::Reader message) {
+  task_id id(message.getTask());
+  resident* task = id.home() == home ? with_.home.find_here(id) : nullptr;
+  if (task == nullptr) {
+    tell_not_held(home, id);
+    return;
+  }
+  bool settled = false; // a move under way ends by home's refusal: see vacate(), drop_arrival() and give_up()
+  {
+    held guard(lock_);
+    disowned_.insert(id);
+  }
+  {
+    held guard(task->lock);
+    if (task->id != id) settled = true;
+  }
+  if (settled) gone(id);
+  else this_scheduler->ask(*task, want_end);
 }
 
 inline void transfer_engine::ended(resident& task) noexcept {
@@ -437,6 +506,7 @@ inline void transfer_engine::ended(resident& task) noexcept {
     task.state.store(run_state::none); // from here on nobody can ask it to move
   }
   scheduler::answered(task, want_move);
+  scheduler::answered(task, want_end);
   with_.carriers.release(task, true);
   if (order != nullptr) {
     answer_asker(order->asker, {make_error_code(errc::no_such_task), "task " + to_string(id) + " has ended"});
@@ -634,8 +704,10 @@ inline void transfer_engine::drop_arrival(resident& task) noexcept {
   }
   delete order;
   scheduler::answered(task, want_move);
+  scheduler::answered(task, want_end);
   if (region) with_.vacated.vacate(region, region.base() + region.size()); // before it can be offered again
   with_.home.residents().retire(task, id, with_.home.records().find(id));
+  gone(id);
 }
 
 inline void transfer_engine::claim(task_id task, std::uint64_t epoch, node_id source) {
@@ -763,7 +835,8 @@ inline void transfer_engine::on_still_held(node_id home, protocol::TaskEpoch::Re
 
 inline void transfer_engine::on_not_held(node_id, protocol::TaskEpoch::Reader message) {
   task_id id(message.getTask());
-  with_.home.lose(id, message.getEpoch(),
+  if (with_.home.no_longer_held(id)) return;
+  with_.home.lose(id, message.getEpoch(), no_node,
                   "task " + to_string(id) + " was on a node that has died");
 }
 
@@ -771,6 +844,7 @@ inline void transfer_engine::on_not_held(node_id, protocol::TaskEpoch::Reader me
 
 inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, const std::string& why) {
   dead_.insert(node);
+  if (process_is_gone) with_.home.died(node);
   std::vector<resident*> mine;
   {
     held guard(lock_);
@@ -824,7 +898,7 @@ inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, co
       });
       if (asked) continue;
     }
-    with_.home.lose(each.task, each.epoch,
+    with_.home.lose(each.task, each.epoch, process_is_gone ? no_node : node,
                     "task " + to_string(each.task) + " was on node " + to_string(each.place) +
                         ", which was lost: " + why);
   }
@@ -832,6 +906,10 @@ inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, co
 
 inline void transfer_engine::on_node_back(node_id node) {
   dead_.erase(node);
+  for (task_id id : with_.home.lost_on(node))
+    send_message(with_.network, node, [&](protocol::Message::Builder message) {
+      message.initDisown().setTask(id.bits());
+    });
   std::vector<std::pair<task_id, std::uint64_t>> came_from;
   std::vector<std::pair<task_id, std::uint64_t>> unsure;
   {

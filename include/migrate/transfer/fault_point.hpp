@@ -8,8 +8,6 @@
 #include <cstring>
 #include <string_view>
 
-#include <unistd.h>
-
 #include <migrate/id.hpp>
 
 namespace migrate::detail {
@@ -46,7 +44,8 @@ inline void fault_point(std::string_view name) noexcept {
   if (!request.pending.load(std::memory_order_relaxed)) [[likely]]
     return;
   if (request.point != name || (request.node != 0 && request.node != number(fault_node.load()))) return;
-  if (request.pending.exchange(false)) ::kill(::getpid(), request.stop ? SIGSTOP : SIGKILL);
+  // raise(): a stop asked of the process may be served by another thread while this one goes on.
+  if (request.pending.exchange(false)) ::raise(request.stop ? SIGSTOP : SIGKILL);
 }
 // MIGRATE_FAULT=source.offered kills a node with SIGKILL when it first comes to that point,
 // MIGRATE_FAULT=stop:source.offered stops it with SIGSTOP, MIGRATE_FAULT=2:source.offered and
