@@ -23,6 +23,7 @@
 #include <migrate/file/post_office.hpp>
 #include <migrate/home/family.hpp>
 #include <migrate/home/office.hpp>
+#include <migrate/home/request.hpp>
 #include <migrate/memory/dirty_pages.hpp>
 #include <migrate/memory/operators.hpp>
 #include <migrate/memory/region_space.hpp>

@@ -67,6 +67,8 @@ struct node_calls {
       .nodes = nodes,
       .random_node = random_node,
       .report = report,
+      .signal_waits = [](const resident&) noexcept { return false; },
+      .take_signals = [] {},
   };
 
   static void serve(void* owner, resident& task) noexcept { static_cast<node*>(owner)->engine_->serve(task); }
@@ -496,6 +498,7 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   case protocol::Message::REFUSAL: engine_->on_refusal(peer, message.getRefusal()); return;
   case protocol::Message::TAKEN: engine_->on_taken(peer, message.getTaken()); return;
   case protocol::Message::STILL_HELD: engine_->on_still_held(peer, message.getStillHeld()); return;
+  case protocol::Message::REQUEST: on_request(peer, message.getRequest(), attachment); return;
   case protocol::Message::DISOWN: engine_->on_disown(peer, message.getDisown()); return;
   case protocol::Message::NOT_HELD: engine_->on_not_held(peer, message.getNotHeld()); return;
   case protocol::Message::MAIL: post_->on_mail(peer, message.getMail(), attachment); return;

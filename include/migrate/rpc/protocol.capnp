@@ -116,6 +116,9 @@ struct Message {
     disown @26 :TaskEpoch;
     # From home to a node that was believed lost: home has told the task's waiters that it is lost, so it must not go
     # on there. `notHeld` answers when it is gone.
+
+    request @27 :Request;
+    # Of a home's service, on behalf of a task. Attachment: what is asked, in the service's own form.
   }
 }
 
@@ -126,6 +129,12 @@ struct Call {
 struct TaskCall {
   call @0 :UInt64;
   task @1 :UInt64;
+}
+
+struct Request {
+  call @0 :UInt64;
+  task @1 :UInt64;
+  service @2 :UInt16;
 }
 
 struct Answer {

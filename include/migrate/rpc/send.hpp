@@ -65,14 +65,15 @@ struct calling {
 };
 inline constinit calling this_calling{};
 
-enum class waited : std::uint8_t { answered, moved, late };
+enum class waited : std::uint8_t { answered, moved, late, interrupted };
 
 struct called {
   waited how;
   answer got;
 };
 
-template <class Ask> called call_and_wait(node_id node, Ask&& ask_once, const steady_point* deadline) {
+template <class Ask>
+called call_and_wait(node_id node, Ask&& ask_once, const steady_point* deadline, bool interruptible = false) {
   std::uint64_t asked_at = this_calling.incarnation;
   thread_waiter blocked;
   std::uint64_t number = 0;
@@ -101,6 +102,10 @@ template <class Ask> called call_and_wait(node_id node, Ask&& ask_once, const st
       if (!in_time) {
         this_calling.calls->close(number);
         return end(waited::late, {});
+      }
+      if (interruptible && signal_waits()) {
+        this_calling.calls->close(number);
+        return end(waited::interrupted, {});
       }
     }
     if (current_task() == nullptr)

@@ -9,6 +9,7 @@
 #include <migrate/memory/address_plan.hpp>
 #include <migrate/memory/heap.hpp>
 #include <migrate/task/context.hpp>
+#include <migrate/task/process_block.hpp>
 
 namespace migrate::detail {
 
@@ -37,6 +38,7 @@ struct control_block {
   std::int64_t clock_offset = 0; // nanoseconds from this machine's steady clock to the task's
   std::uint32_t mailbox_capacity = 0; // of lanes made by a message that came first; 0: the default
 
+  process_block process;
   region_heap heap;
 
   char* stack_limit() const noexcept { return region.base() + page_size; }

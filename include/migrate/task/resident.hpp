@@ -31,6 +31,7 @@ struct resident {
   std::atomic<run_state> state{run_state::none};
   std::atomic<std::uint8_t> wants{0}; // seen at every dequeue and safe point
   std::atomic<std::uint16_t> pins{0}; // while not zero the task is not frozen
+  std::atomic<bool> signalled{false}; // something is pending that was not yet looked at
   spin_lock lock;                     // guards mail and move
   resident* next = nullptr;           // in a run queue or a free list
   control_block* control = nullptr;

@@ -57,6 +57,10 @@ struct services {
   std::size_t (*nodes)(node_id* into, std::size_t most) noexcept; // how many there are
   node_id (*random_node)(std::uint64_t random) noexcept; // of those alive
   void (*report)(const char* text) noexcept;             // a line for the node's operator
+
+  bool (*signal_waits)(const resident& task) noexcept; // one that its mask lets through
+  void (*take_signals)();
+  // Runs the running task's handlers for what waits. A safe point; may end the task by an exception of its own kind.
 };
 // Functions, not an object: a task may be on another node when a call returns, where nothing of this
 // node's memory is. Those that wait (conceive, join, wait_until, locate, move, move_me) keep no pointer

@@ -130,6 +130,7 @@ template <class F, class... A> struct closure {
       store_exception(control);
     }
     std::destroy_at(self);
+    the_process_parts.ending();
     the_services->settle();
   }
 };
@@ -238,6 +239,8 @@ auto spawn(const spawn_options& options, F&& function, A&&... arguments)
     if (place == nullptr) throw region_exhausted(sizeof(made), fresh.control->heap.reserved_bytes(),
                              fresh.control->heap.capacity());
     fresh.control->closure = new (place) made(function, arguments...);
+    if (detail::resident* parent = detail::current_task())
+      detail::the_process_parts.inherit(*parent->control, *fresh.control);
     fresh.control->body = &made::run;
   } catch (...) {
     detail::encode_current_exception(thrown); // into the caller's heap: the child's is about to go

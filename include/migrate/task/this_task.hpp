@@ -50,6 +50,10 @@ inline resident& self() {
     this_scheduler->serve_me(*here);
     return; // may be another node: nothing above is valid any more
   }
+  if (task.signalled.load(std::memory_order_relaxed)) {
+    the_services->take_signals();
+    return;
+  }
   if (torture.period != 0) torture_step(task);
 }
 

@@ -54,6 +54,12 @@ private:
 }
 // A steady clock that goes on when the task moves to a machine with another one.
 
+inline bool signal_waits() noexcept {
+  resident* task = current_task();
+  return task != nullptr && task->signalled.load(std::memory_order_relaxed) && node_services().signal_waits(*task);
+}
+// Whether the running task's wait should end for a signal.
+
 inline bool park_until(steady_point deadline) noexcept {
   // False when the deadline has passed.
   auto now = task_now();

@@ -1,0 +1,54 @@
+// What a task has as a process beside its memory: each part belongs to the layer that defines it.
+#pragma once
+
+#include <array>
+#include <cstddef>
+
+namespace migrate::detail {
+
+struct control_block;
+struct signal_state;  // home/: dispositions, mask, what is pending
+struct time_state;    // home/: home's clock as the task knows it, timers
+struct surroundings;  // file/: working directory, umask, environment, identity
+struct file_table;    // file/: descriptors
+
+struct process_block {
+  signal_state* signals = nullptr;
+  time_state* time = nullptr;
+  surroundings* around = nullptr;
+  file_table* files = nullptr;
+};
+// In the control block; the parts lie in the task's heap, made when they are first needed, so that they move with the
+// task's memory and a task that is no more than a computation pays for none. What of a part is the kernel's, such as
+// an open descriptor, a carrier takes along (see transfer/carrier.hpp).
+
+struct process_part {
+  void (*inherit)(control_block& parent, control_block& child) = nullptr;
+  // As the parent, with the child's heap current and before the child's first instruction. May throw and may send, but
+  // must not wait.
+  void (*ending)() noexcept = nullptr;
+  // As the task, after its function: its last library calls, which may wait. Not for a task that a fault ended.
+};
+
+class process_parts {
+public:
+  void add(const process_part& part) { entries_.at(count_++) = part; }
+  void clear() noexcept { count_ = 0; }
+  void inherit(control_block& parent, control_block& child) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (entries_[i].inherit != nullptr) entries_[i].inherit(parent, child);
+  }
+  void ending() const noexcept {
+    for (std::size_t i = count_; i-- > 0;)
+      if (entries_[i].ending != nullptr) entries_[i].ending();
+  }
+
+private:
+  std::array<process_part, 8> entries_{};
+  std::size_t count_ = 0;
+};
+
+inline constinit process_parts the_process_parts{};
+// Filled by the node before its first task.
+
+} // namespace migrate::detail
