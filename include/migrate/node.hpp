@@ -21,6 +21,7 @@
 #include <migrate/cluster/options.hpp>
 #include <migrate/cluster/sleepers.hpp>
 #include <migrate/file/post_office.hpp>
+#include <migrate/file/surroundings_at_home.hpp>
 #include <migrate/home/family.hpp>
 #include <migrate/home/office.hpp>
 #include <migrate/home/request.hpp>
@@ -123,6 +124,7 @@ private:
   detail::call_table calls_;
   std::optional<detail::home_office> home_;
   std::optional<detail::post_office> post_;
+  std::optional<detail::home_surroundings> surroundings_;
   detail::carrier_table carriers_;
   std::optional<detail::transfer_engine> engine_;
   std::optional<detail::sleepers> sleepers_;

@@ -184,6 +184,8 @@ inline void node::stop_cluster() {
   if (network_) network_->stop();
   loop_.stop();
   detail::the_services = nullptr;
+  detail::the_process_parts.clear();
+  detail::the_surroundings = nullptr;
   detail::the_mail = nullptr;
   detail::this_engine = nullptr;
   detail::this_post = nullptr;
@@ -257,6 +259,13 @@ inline void node::set_tables() {
   detail::this_post = &*post_;
   detail::this_engine = &*engine_;
   detail::the_mail = &detail::mail::services;
+  std::vector<std::string> words{program_invocation_name};
+  words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
+  surroundings_.emplace(detail::home_surroundings::of_this_process(std::move(words)));
+  detail::surroundings_at_home::of_this_home = &*surroundings_;
+  detail::the_surroundings = &detail::surroundings_at_home::services;
+  detail::home_services.set(detail::service::surroundings, detail::surroundings_at_home::on_request);
+  detail::the_process_parts.add({.inherit = detail::surroundings::inherit});
   detail::the_services = &detail::node_calls::table;
   // Before anybody can be told of this node: tasks may come with the next message.
   scheduler_->start(options_.workers);

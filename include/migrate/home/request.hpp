@@ -12,7 +12,7 @@
 
 namespace migrate::detail {
 
-enum class service : std::uint16_t { process, signal, time, offset, pipe, stream, fork, count };
+enum class service : std::uint16_t { process, signal, time, offset, pipe, stream, fork, surroundings, count };
 
 struct request {
   node_id asker;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -472,6 +473,7 @@ inline void scheduler::start(unsigned count) {
   for (auto& each : workers_) {
     worker* mine = each.get();
     each->os_thread = std::thread([this, mine] {
+      static_cast<void>(::unshare(CLONE_FS)); // a umask of its own, or the process's where a sandbox forbids it
       this_worker_of_thread = mine;
       mine->thread = thread_state::of_this_thread();
       mine->signal_stack = std::make_unique<std::byte[]>(worker::rescue_bytes);
