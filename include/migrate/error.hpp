@@ -41,6 +41,7 @@ enum class errc {
   message_too_large,    // a message over the protocol's limit
   task_failed,          // the joined task ended by an exception that has no type here
   cancelled,            // the operation was given up
+  task_exited,          // the joined task called exit()
 };
 
 inline const std::error_category& error_category() noexcept;
@@ -103,6 +104,7 @@ public:
     case errc::message_too_large: return "message too large";
     case errc::task_failed: return "task failed";
     case errc::cancelled: return "cancelled";
+    case errc::task_exited: return "task exited";
     }
     return "unknown error " + std::to_string(code);
   }

@@ -44,6 +44,10 @@ private:
 // there, and how often that slot was used before, so home finds the record by an array index and an
 // old id never names a new task. (Sprite: process id = home machine and index.)
 
+constexpr task_id init_task(node_id home) noexcept { return task_id(home, 0, 0); }
+// What a home is among its tasks: parent of those that have none, or none any more, whose children it reaps, and leader
+// of the group and session that they are born into. It runs nothing and is never waited for.
+
 inline std::string to_string(task_id id) {
   std::string text = to_string(id.home()) + "." + std::to_string(id.slot());
   if (id.serial() > 0) text += "." + std::to_string(id.serial());

@@ -24,6 +24,7 @@
 #include <migrate/file/surroundings_at_home.hpp>
 #include <migrate/home/family.hpp>
 #include <migrate/home/office.hpp>
+#include <migrate/home/process_calls.hpp>
 #include <migrate/home/request.hpp>
 #include <migrate/memory/dirty_pages.hpp>
 #include <migrate/memory/operators.hpp>

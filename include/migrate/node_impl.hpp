@@ -90,6 +90,7 @@ struct node_calls {
     bytes.put(static_cast<int>(why));
     bytes.put(true);
     task.control->outcome = outcome_kind::exception;
+    task.control->process.status = killed_by(SIGSEGV);
     task.control->outcome_bytes = bytes.bytes().data(); // until end_here has copied it
     task.control->outcome_size = bytes.bytes().size();
     here.engine_->ended(task);
@@ -187,6 +188,7 @@ inline void node::stop_cluster() {
   detail::the_process_parts.clear();
   detail::the_surroundings = nullptr;
   detail::the_mail = nullptr;
+  detail::the_processes = nullptr;
   detail::this_engine = nullptr;
   detail::this_post = nullptr;
   detail::this_home = nullptr;
@@ -266,6 +268,8 @@ inline void node::set_tables() {
   detail::the_surroundings = &detail::surroundings_at_home::services;
   detail::home_services.set(detail::service::surroundings, detail::surroundings_at_home::on_request);
   detail::the_process_parts.add({.inherit = detail::surroundings::inherit});
+  detail::home_services.set(detail::service::process, detail::process::serve);
+  detail::the_processes = &detail::process::services;
   detail::the_services = &detail::node_calls::table;
   // Before anybody can be told of this node: tasks may come with the next message.
   scheduler_->start(options_.workers);

@@ -50,7 +50,7 @@ inline failure ask_for_regions(region_class kind) {
   return to_failure(made.got);
 }
 
-inline birth conceive(task_id parent, region_class kind) {
+inline birth conceive(task_id parent, region_class kind, std::uint64_t awaited_as) {
   for (;;) {
     failure why;
     if (!parent || parent.home() == this_home->here()) {
@@ -59,7 +59,7 @@ inline birth conceive(task_id parent, region_class kind) {
       home_office::conceived made;
       {
         node_heap_scope scope;
-        made = this_home->conceive(parent, kind, this_home->here());
+        made = this_home->conceive(parent, kind, this_home->here(), awaited_as);
       }
       if (made.born) return *made.born;
       why = made.why.code ? failure{made.why.code, std::string(made.why.what.c_str())}
@@ -73,6 +73,7 @@ inline birth conceive(task_id parent, region_class kind) {
             request.setCall(call);
             request.setParent(parent.bits());
             request.setKind(static_cast<std::uint8_t>(kind));
+            request.setAwaitedAs(awaited_as);
           });
       why = to_failure(made.got);
       if (!why.code) {
@@ -154,7 +155,7 @@ inline bool wait_for_end(task_id id, const steady_point* deadline, bool take, ou
     why = to_failure(made.got);
     auto kind = static_cast<outcome_kind>(made.got.first);
     if (!why.code && kind == outcome_kind::none) continue; // it has ended just now: ask for the outcome
-    if (into != nullptr) *into = outcome{kind, std::move(made.got.bytes)};
+    if (into != nullptr) *into = outcome{kind, std::move(made.got.bytes), 0, {}};
     if (take && !why.code)
       send_message(*this_calling.network, id.home(),
                    [&](protocol::Message::Builder message) { message.setRelease(id.bits()); });
@@ -235,9 +236,9 @@ inline void on_child(node_id asker, protocol::Child::Reader request) {
     reply = {errc::protocol, "no such class of regions", 0, 0, {}};
   } else {
     auto wanted = static_cast<region_class>(kind);
-    auto made = this_home->conceive(task_id(request.getParent()), wanted, asker);
+    auto made = this_home->conceive(task_id(request.getParent()), wanted, asker, request.getAwaitedAs());
     if (!made.born && !made.why.code && this_home->grant_own(wanted))
-      made = this_home->conceive(task_id(request.getParent()), wanted, asker);
+      made = this_home->conceive(task_id(request.getParent()), wanted, asker, request.getAwaitedAs());
     replenish(wanted);
     if (made.born) {
       reply.first = made.born->id.bits();
@@ -279,7 +280,10 @@ inline void on_locate(node_id asker, protocol::TaskCall::Reader request) {
 inline void on_ended(node_id teller, protocol::Ended::Reader message,
                      kj::ArrayPtr<const kj::byte> attachment) {
   task_id id(message.getTask());
-  outcome how{static_cast<outcome_kind>(message.getKind()), {attachment.begin(), attachment.size()}};
+  outcome how{static_cast<outcome_kind>(message.getKind()), {attachment.begin(), attachment.size()},
+              message.getStatus(), {}};
+  if (auto usage = message.getUsage(); usage.size() == sizeof how.used)
+    std::memcpy(&how.used, usage.begin(), sizeof how.used);
   this_home->record_end(id, message.getEpoch(), std::move(how), nullptr);
   send_message(*this_calling.network, teller,
                [&](protocol::Message::Builder reply) { reply.setEndedSeen(id.bits()); });

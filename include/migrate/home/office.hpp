@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <migrate/home/ledger.hpp>
+#include <migrate/home/processes.hpp>
 #include <migrate/home/records.hpp>
 #include <migrate/home/residents.hpp>
 #include <migrate/memory/region_pool.hpp>
@@ -24,10 +25,12 @@ namespace migrate::detail {
 class home_office {
 public:
   home_office(node_id here, peers& network, region_space& space, vacated_regions& vacated)
-      : here_(here), network_(network), space_(space), vacated_(vacated), records_(here), pool_(space) {}
+      : here_(here), network_(network), space_(space), vacated_(vacated), records_(here), processes_(here, records_),
+        pool_(space) {}
 
   node_id here() const noexcept { return here_; }
   home_records& records() noexcept { return records_; }
+  process_table& processes() noexcept { return processes_; }
   class residents& residents() noexcept { return residents_; }
   bool open_region(region_number region) noexcept {
     vacated_.reopen(region); // or it would be closed when its time is over
@@ -46,7 +49,8 @@ public:
     std::optional<birth> born; // none: the pool is empty
     failure why;
   };
-  conceived conceive(task_id parent, region_class kind, node_id place);
+  conceived conceive(task_id parent, region_class kind, node_id place, std::uint64_t awaited_as);
+  // `awaited_as`: see services. Asked again with the same number, it is the same task.
   void grant(const region_range& range);
   bool grant_own(region_class kind);
   // On the cluster's first node, from its ledger; false when the class is used up.
@@ -111,6 +115,7 @@ private:
   region_space& space_;
   vacated_regions& vacated_;
   home_records records_;
+  process_table processes_;
   class residents residents_;
   void put_back_closed(region_number region) noexcept;
 
@@ -132,7 +137,10 @@ private:
 
 inline constinit home_office* this_home = nullptr;
 
-inline home_office::conceived home_office::conceive(task_id parent, region_class kind, node_id place) {
+inline home_office::conceived home_office::conceive(task_id parent, region_class kind, node_id place,
+                                                    std::uint64_t awaited_as) {
+  if (awaited_as != 0)
+    if (std::optional<birth> before = processes_.born_as(parent, awaited_as)) return {before, {}};
   std::optional<region_pool::taken> taken;
   try {
     held guard(pool_lock_);
@@ -149,7 +157,13 @@ inline home_office::conceived home_office::conceive(task_id parent, region_class
             {make_error_code(errc::region_exhausted),
              "this home has 16,777,216 tasks already; join or detach some, or spawn from another node"}};
   }
-  return {birth{*id, taken->region, 1, taken->zeroed}, {}};
+  birth born{*id, taken->region, 1, taken->zeroed};
+  processes_.born(born.id, parent, awaited_as != 0);
+  if (awaited_as != 0) {
+    release(born.id); // its outcome is for wait(), not for a join
+    processes_.remember(parent, awaited_as, born);
+  }
+  return {born, {}};
 }
 
 inline void home_office::put_back_closed(region_number region) noexcept {
@@ -251,7 +265,8 @@ inline void home_office::end_here(resident& task) noexcept {
   task_id id = task.id;
   std::uint64_t epoch = task.epoch;
   region_number region = control.region;
-  outcome how{control.outcome, {control.outcome_bytes, control.outcome_size}};
+  outcome how{control.outcome, {control.outcome_bytes, control.outcome_size}, control.process.status,
+              control.process.used};
   char* touched_end = end_of_touched(control);
   residents_.retire(task, id, id.home() == here_ ? records_.find(id) : nullptr);
   if (id.home() == here_) {
@@ -273,6 +288,8 @@ inline void home_office::tell_end(task_id task, std::uint64_t epoch, const outco
         ended.setTask(task.bits());
         ended.setEpoch(epoch);
         ended.setKind(static_cast<std::uint8_t>(how.kind));
+        ended.setStatus(how.status);
+        ended.setUsage(kj::arrayPtr(reinterpret_cast<const kj::byte*>(&how.used), sizeof how.used));
       },
       std::span<const iovec>(&bytes, bytes.iov_len > 0 ? 1 : 0));
 }
@@ -323,6 +340,10 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
                                     node_id may_hold) noexcept {
   home_record* record = records_.find(task);
   if (record == nullptr) return;
+  const bool born = how.kind != outcome_kind::none;
+  const int status = how.status;
+  const task_usage used = how.used;
+  bool is_process = false;
   std::unique_ptr<outcome> kept;
   if (how.kind != outcome_kind::none) kept = std::make_unique<outcome>(std::move(how));
   end_waiter waiter;
@@ -339,6 +360,7 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
         put_back_closed(record->region);
     }
     record->here = nullptr;
+    is_process = record->is_process;
     if (record->detached || kept == nullptr) {
       records_.erase(task, *record);
     } else {
@@ -349,6 +371,8 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
     }
   }
   if (waiter) tell_waiter(waiter, task);
+  if (is_process && born) processes_.ended(task, status, used);
+  if (is_process && !born) processes_.unborn(task);
 }
 
 inline void home_office::tell_waiter(const end_waiter& who, task_id) noexcept {
@@ -386,7 +410,7 @@ inline home_office::joined home_office::peek(task_id task, const end_waiter& who
     record->waiter = who;
     return joined::waiting;
   }
-  into = {record->ended->kind, {record->ended->bytes.data(), record->ended->bytes.size()}};
+  into = {record->ended->kind, {record->ended->bytes.data(), record->ended->bytes.size()}, 0, {}};
   return joined::ended;
 }
 
@@ -415,7 +439,8 @@ inline void home_office::lose(task_id task, std::uint64_t epoch, node_id may_hol
   bytes.put(why);
   bytes.put(static_cast<int>(errc::node_lost));
   bytes.put(true);
-  record_end(task, epoch, outcome{outcome_kind::exception, {bytes.bytes().data(), bytes.bytes().size()}},
+  record_end(task, epoch,
+             outcome{outcome_kind::exception, {bytes.bytes().data(), bytes.bytes().size()}, killed_by(SIGKILL), {}},
              nullptr, may_hold);
 }
 

@@ -33,6 +33,7 @@ struct home_record {
   spin_lock lock;
   bool alive = false;    // the slot is in use
   bool detached = false; // nobody will ask for the outcome
+  bool is_process = false; // it has a process_record (see processes.hpp)
   std::uint32_t slot = 0;
   std::uint32_t serial = 0;
   region_number region;
@@ -79,7 +80,7 @@ private:
   node_id home_;
   spin_lock free_lock_;
   home_record* free_ = nullptr;
-  std::uint32_t used_ = 0; // slots ever used
+  std::uint32_t used_ = 1; // slots ever used; the first is init_task()
   std::array<std::atomic<slot_block*>, (std::size_t{1} << 24) / block_size> blocks_{};
 };
 // Thread safety: any thread.
@@ -108,6 +109,7 @@ inline std::optional<task_id> home_records::create(task_id parent, region_number
   held guard(record->lock);
   record->alive = true;
   record->detached = false;
+  record->is_process = false;
   record->region = region;
   record->place = place;
   record->claimed_from = no_node;

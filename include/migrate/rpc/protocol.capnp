@@ -176,6 +176,8 @@ struct Child {
   call @0 :UInt64;
   parent @1 :UInt64;
   kind @2 :UInt8;
+  awaitedAs @3 :UInt64;
+  # The parent's number for a child whose end it will ask for by wait; zero: for any other.
 }
 
 struct Join {
@@ -189,6 +191,10 @@ struct Ended {
   task @0 :UInt64;
   epoch @1 :UInt64;
   kind @2 :UInt8;
+  status @3 :Int32;
+  # In the form of wait(2).
+  usage @4 :Data;
+  # A task_usage.
 }
 
 struct Claim {

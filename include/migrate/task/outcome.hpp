@@ -15,6 +15,7 @@
 #include <migrate/memory/heap.hpp>
 #include <migrate/task/codec.hpp>
 #include <migrate/task/control_block.hpp>
+#include <migrate/task/usage.hpp>
 
 namespace migrate {
 
@@ -58,6 +59,8 @@ private:
 struct outcome {
   outcome_kind kind = outcome_kind::none;
   node_bytes bytes;
+  int status = 0; // in the form of wait(2)
+  task_usage used;
 };
 
 struct exception_carrier {

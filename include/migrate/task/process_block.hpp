@@ -3,6 +3,9 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
+
+#include <migrate/task/usage.hpp>
 
 namespace migrate::detail {
 
@@ -11,12 +14,17 @@ struct signal_state;  // home/: dispositions, mask, what is pending
 struct time_state;    // home/: home's clock as the task knows it, timers
 struct surroundings;  // file/: working directory, umask, environment, identity
 struct file_table;    // file/: descriptors
+struct exit_list;     // task/: what exit() calls
 
 struct process_block {
   signal_state* signals = nullptr;
   time_state* time = nullptr;
   surroundings* around = nullptr;
   file_table* files = nullptr;
+  exit_list* at_exit = nullptr;
+  task_usage used;            // so far
+  int status = 0;             // how it ended, in the form of wait(2)
+  std::uint64_t requests = 0; // numbers those of its requests that home must not serve twice
 };
 // In the control block; the parts lie in the task's heap, made when they are first needed, so that they move with the
 // task's memory and a task that is no more than a computation pays for none. What of a part is the kernel's, such as

@@ -34,7 +34,8 @@ struct services {
   node_id (*here)() noexcept;
   std::uint64_t (*incarnation)() noexcept; // differs between any two node processes
 
-  birth (*conceive)(task_id parent, region_class kind);
+  birth (*conceive)(task_id parent, region_class kind, std::uint64_t awaited_as);
+  // `awaited_as`: the parent's number for a child whose end it will ask for by wait(); zero: for any other.
   // Throws migrate::error when home has no more regions or does not answer.
   void (*cancel)(const birth& unborn) noexcept;
   resident& (*enter)(const birth& born, control_block& control);

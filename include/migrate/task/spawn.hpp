@@ -14,6 +14,7 @@
 #include <utility>
 
 #include <migrate/task/codec.hpp>
+#include <migrate/task/ending.hpp>
 #include <migrate/task/outcome.hpp>
 #include <migrate/task/this_task.hpp>
 
@@ -48,10 +49,10 @@ struct task_entry {
   }
 };
 
-inline unborn_task make_task(const spawn_options& options) {
+inline unborn_task make_task(const spawn_options& options, std::uint64_t awaited_as) {
   safe_point();
   resident* parent = current_task();
-  birth born = node_services().conceive(parent != nullptr ? parent->id : task_id{}, options.region);
+  birth born = node_services().conceive(parent != nullptr ? parent->id : task_id{}, options.region, awaited_as);
   std::size_t size = born.region.size();
   std::size_t stack = (std::clamp<std::size_t>(options.stack_bytes, 16 * 1024, size / 2) + span_size - 1) /
                       span_size * span_size;
@@ -87,28 +88,6 @@ inline task_id start_task(const unborn_task& fresh, node_id where) {
   return id;
 }
 
-inline void store_outcome(control_block& control, outcome_kind kind, const byte_writer& bytes) {
-  control.outcome = kind;
-  control.outcome_size = bytes.bytes().size();
-  if (control.outcome_size == 0) return;
-  control.outcome_bytes = static_cast<std::byte*>(control.heap.allocate(control.outcome_size));
-  if (control.outcome_bytes == nullptr)
-    throw region_exhausted(control.outcome_size, control.heap.reserved_bytes(), control.heap.capacity());
-  std::memcpy(control.outcome_bytes, bytes.bytes().data(), control.outcome_size);
-}
-
-inline void store_exception(control_block& control) noexcept {
-  // In a handler. When even this finds no memory, the joiner is told so.
-  try {
-    byte_writer bytes;
-    encode_current_exception(bytes);
-    store_outcome(control, outcome_kind::exception, bytes);
-  } catch (...) {
-    control.outcome = outcome_kind::exception;
-    control.outcome_size = 0;
-  }
-}
-
 template <class F, class... A> struct closure {
   F function;
   std::tuple<A...> arguments;
@@ -129,11 +108,37 @@ template <class F, class... A> struct closure {
     } catch (...) {
       store_exception(control);
     }
+    run_exit_handlers(control);
     std::destroy_at(self);
-    the_process_parts.ending();
-    the_services->settle();
+    last_calls();
   }
 };
+
+template <class F, class... A> struct child_closure {
+  F function;
+  std::tuple<A...> arguments;
+  using result = std::invoke_result_t<F, A...>;
+
+  child_closure(const F& f, const A&... a) : function(f), arguments(a...) {}
+
+  static void run(control_block& control) noexcept {
+    auto* self = static_cast<child_closure*>(control.closure);
+    try {
+      if constexpr (std::is_convertible_v<result, int>)
+        control.process.status =
+            exited_with(static_cast<int>(std::apply(std::move(self->function), std::move(self->arguments))));
+      else
+        static_cast<void>(std::apply(std::move(self->function), std::move(self->arguments)));
+      control.outcome = outcome_kind::value;
+    } catch (...) {
+      store_exception(control);
+    }
+    run_exit_handlers(control);
+    std::destroy_at(self);
+    last_calls();
+  }
+};
+// The same for a task whose end is asked for by wait(): its result is an exit status, as main's is.
 
 template <class T> inline constexpr bool shares_memory = false;
 template <class T> inline constexpr bool shares_memory<std::reference_wrapper<T>> = true;
@@ -141,6 +146,30 @@ template <class T> inline constexpr bool shares_memory<std::shared_ptr<T>> = tru
 template <class T> inline constexpr bool shares_memory<std::weak_ptr<T>> = true;
 template <class T, class D> inline constexpr bool shares_memory<std::unique_ptr<T, D>> = true;
 
+template <class Made, class F, class... A>
+task_id launch(const spawn_options& options, std::uint64_t awaited_as, const F& function, const A&... arguments) {
+  static_assert((!shares_memory<A> && ...) && !shares_memory<F>,
+                "tasks share no memory: pass values, not references or smart pointers");
+  unborn_task fresh = make_task(options, awaited_as);
+  byte_writer thrown;
+  try {
+    heap_scope in_child(&fresh.control->heap);
+    void* place = fresh.control->heap.allocate(sizeof(Made), alignof(Made));
+    if (place == nullptr)
+      throw region_exhausted(sizeof(Made), fresh.control->heap.reserved_bytes(), fresh.control->heap.capacity());
+    fresh.control->closure = new (place) Made(function, arguments...);
+    if (resident* parent = current_task()) the_process_parts.inherit(*parent->control, *fresh.control);
+    fresh.control->body = &Made::run;
+  } catch (...) {
+    encode_current_exception(thrown); // into the caller's heap: the child's is about to go
+  }
+  if (fresh.control->body == nullptr) {
+    the_services->cancel(fresh.born);
+    byte_reader reader(thrown.bytes().data(), thrown.bytes().size());
+    throw_encoded_exception(reader);
+  }
+  return start_task(fresh, options.on);
+}
 
 } // namespace detail
 
@@ -229,29 +258,8 @@ template <class F, class... A>
 auto spawn(const spawn_options& options, F&& function, A&&... arguments)
     -> task<std::decay_t<std::invoke_result_t<std::decay_t<F>, std::decay_t<A>...>>> {
   using made = detail::closure<std::decay_t<F>, std::decay_t<A>...>;
-  static_assert((!detail::shares_memory<std::decay_t<A>> && ...) && !detail::shares_memory<std::decay_t<F>>,
-                "tasks share no memory: pass values, not references or smart pointers");
-  detail::unborn_task fresh = detail::make_task(options);
-  byte_writer thrown;
-  try {
-    detail::heap_scope in_child(&fresh.control->heap);
-    void* place = fresh.control->heap.allocate(sizeof(made), alignof(made));
-    if (place == nullptr) throw region_exhausted(sizeof(made), fresh.control->heap.reserved_bytes(),
-                             fresh.control->heap.capacity());
-    fresh.control->closure = new (place) made(function, arguments...);
-    if (detail::resident* parent = detail::current_task())
-      detail::the_process_parts.inherit(*parent->control, *fresh.control);
-    fresh.control->body = &made::run;
-  } catch (...) {
-    detail::encode_current_exception(thrown); // into the caller's heap: the child's is about to go
-  }
-  if (fresh.control->body == nullptr) {
-    detail::the_services->cancel(fresh.born);
-    byte_reader reader(thrown.bytes().data(), thrown.bytes().size());
-    detail::throw_encoded_exception(reader);
-  }
   using result = std::decay_t<std::invoke_result_t<std::decay_t<F>, std::decay_t<A>...>>;
-  return task<result>(detail::start_task(fresh, options.on));
+  return task<result>(detail::launch<made>(options, 0, function, arguments...));
 }
 
 namespace detail {

@@ -1,0 +1,11 @@
+// The types of the POSIX calls whose layout here is not the operating system's.
+#pragma once
+
+#include <cstdint>
+
+namespace migrate::posix {
+
+using pid_t = std::int64_t;
+// A task's id (task_id::bits()), or a process group's or session's, which is that of the task that began it.
+
+} // namespace migrate::posix
