@@ -287,12 +287,13 @@ inline void node::report_end(detail::resident& task) {
   // An exception that nobody will ask for must not vanish.
   const detail::control_block& control = *task.control;
   if (control.outcome != detail::outcome_kind::exception || task.id.home() != id_) return;
+  if (control.process.status != detail::killed_by(SIGABRT)) return; // it called exit(), or a signal ended it
   if (!home_->detached(task.id)) return;
   try {
     byte_reader reader(control.outcome_bytes, control.outcome_size);
     detail::throw_encoded_exception(reader);
   } catch (const std::exception& thrown) {
-    say("detached task " + to_string(task.id) + (control.name[0] != 0 ? std::string(" (") + control.name + ")" : "") +
+    say("task " + to_string(task.id) + (control.name[0] != 0 ? std::string(" (") + control.name + ")" : "") +
         " ended by an exception: " + thrown.what());
   }
 }
