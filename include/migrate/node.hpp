@@ -23,6 +23,7 @@
 #include <migrate/file/post_office.hpp>
 #include <migrate/file/surroundings_at_home.hpp>
 #include <migrate/home/family.hpp>
+#include <migrate/home/home_clocks.hpp>
 #include <migrate/home/office.hpp>
 #include <migrate/home/process_calls.hpp>
 #include <migrate/home/request.hpp>
@@ -126,6 +127,7 @@ private:
   std::optional<detail::home_office> home_;
   std::optional<detail::post_office> post_;
   std::optional<detail::home_surroundings> surroundings_;
+  std::optional<detail::home_clocks> clocks_;
   detail::carrier_table carriers_;
   std::optional<detail::transfer_engine> engine_;
   std::optional<detail::sleepers> sleepers_;

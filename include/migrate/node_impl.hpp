@@ -187,6 +187,9 @@ inline void node::stop_cluster() {
   detail::the_services = nullptr;
   detail::the_process_parts.clear();
   detail::the_surroundings = nullptr;
+  detail::the_clocks = nullptr;
+  detail::this_clocks = nullptr;
+  detail::this_node_mark = 0;
   detail::the_mail = nullptr;
   detail::the_processes = nullptr;
   detail::this_engine = nullptr;
@@ -250,8 +253,11 @@ inline void node::set_tables() {
   home_.emplace(id_, *network_, *space_, *vacated_);
   post_.emplace(*home_, *network_);
   carriers_.add(detail::mail_carrier);
+  detail::clock_skew = detail::skew_from_environment(id_);
+  id128 boot = boot_id();
+  boot.low ^= static_cast<std::uint64_t>(detail::clock_skew); // with other clocks it stands for another machine
   engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
-                                                 carriers_, departed_, boot_id(), options_.most_inline});
+                                                 carriers_, departed_, boot, options_.most_inline});
   sleepers_.emplace(loop_);
   children_.emplace(loop_);
   scheduler_.emplace(detail::scheduler::hooks{this, &detail::node_calls::serve, &detail::node_calls::finished,
@@ -270,6 +276,12 @@ inline void node::set_tables() {
   detail::the_process_parts.add({.inherit = detail::surroundings::inherit});
   detail::home_services.set(detail::service::process, detail::process::serve);
   detail::the_processes = &detail::process::services;
+  clocks_.emplace();
+  detail::this_clocks = &*clocks_;
+  detail::this_node_mark = network_->incarnation();
+  detail::the_clocks = &detail::clock_calls;
+  detail::home_services.set(detail::service::time, detail::home_clocks::on_request);
+  detail::the_process_parts.add({.inherit = detail::time_state::inherit});
   detail::the_services = &detail::node_calls::table;
   // Before anybody can be told of this node: tasks may come with the next message.
   scheduler_->start(options_.workers);
@@ -479,6 +491,8 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
       engine_->on_claim_answer(task_id(reply.getCall() & ~transfer_engine::claim_mark), got);
     } else if (reply.getCall() == family::refill_mark) {
       family::on_refill(got);
+    } else if (reply.getCall() == home_clocks::answer_mark) {
+      clocks_->on_answer(peer, got);
     } else {
       calls_.complete(reply.getCall(), std::move(got));
     }

@@ -53,6 +53,32 @@ inline void service_table::serve(std::uint16_t which, const request& asked, byte
   }
 }
 
+template <class Fill> void request_home(node_id home, service which, std::uint64_t call, Fill&& fill) {
+  // Asks under a call number, whose answer comes by itself. In a node_heap_scope.
+  byte_writer out;
+  fill(out);
+  task_id me;
+  if (resident* task = current_task()) me = task->id;
+  if (home == this_home->here()) {
+    byte_reader in(out.bytes().data(), out.bytes().size());
+    home_services.serve(static_cast<std::uint16_t>(which), {home, call, me}, in);
+    return;
+  }
+  iovec bytes{out.bytes().data(), out.bytes().size()};
+  bool sent = send_message(
+      *this_calling.network, home,
+      [&](protocol::Message::Builder message) {
+        auto asked = message.initRequest();
+        asked.setCall(call);
+        asked.setTask(me.bits());
+        asked.setService(static_cast<std::uint16_t>(which));
+      },
+      std::span<const iovec>(&bytes, 1));
+  if (!sent)
+    this_calling.calls->complete(
+        call, {errc::home_unreachable, "home " + to_string(home) + " cannot be reached", 0, 0, {}});
+}
+
 template <class Fill>
 called ask_home(node_id home, service which, Fill&& fill, const steady_point* deadline = nullptr,
                 bool interruptible = false) {
@@ -60,31 +86,7 @@ called ask_home(node_id home, service which, Fill&& fill, const steady_point* de
   // there again, so a service whose requests must not be served twice numbers them. As call_node() otherwise.
   return call_and_wait(
       home == this_home->here() ? no_node : home,
-      [&](std::uint64_t call) {
-        byte_writer out;
-        fill(out);
-        task_id me;
-        if (resident* task = current_task()) me = task->id;
-        if (home == this_home->here()) {
-          byte_reader in(out.bytes().data(), out.bytes().size());
-          home_services.serve(static_cast<std::uint16_t>(which), {home, call, me}, in);
-          return;
-        }
-        iovec bytes{out.bytes().data(), out.bytes().size()};
-        bool sent = send_message(
-            *this_calling.network, home,
-            [&](protocol::Message::Builder message) {
-              auto asked = message.initRequest();
-              asked.setCall(call);
-              asked.setTask(me.bits());
-              asked.setService(static_cast<std::uint16_t>(which));
-            },
-            std::span<const iovec>(&bytes, 1));
-        if (!sent)
-          this_calling.calls->complete(
-              call, {errc::home_unreachable, "home " + to_string(home) + " cannot be reached", 0, 0, {}});
-      },
-      deadline, interruptible);
+      [&](std::uint64_t call) { request_home(home, which, call, fill); }, deadline, interruptible);
 }
 
 inline void on_request(node_id asker, protocol::Request::Reader message, kj::ArrayPtr<const kj::byte> attachment) {

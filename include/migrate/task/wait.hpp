@@ -10,10 +10,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <migrate/task/node_clock.hpp>
 #include <migrate/task/scheduler.hpp>
 #include <migrate/task/services.hpp>
 
 namespace migrate::detail {
+
+inline steady_point node_now() noexcept { return steady_point(std::chrono::nanoseconds(node_steady())); }
 
 class thread_waiter {
 public:
@@ -28,7 +31,7 @@ public:
     while (woken_.exchange(0) == 0) {
       timespec limit{};
       if (deadline != nullptr) {
-        auto left = *deadline - std::chrono::steady_clock::now();
+        auto left = *deadline - node_now();
         if (left <= left.zero()) return false;
         auto nanoseconds = std::chrono::duration_cast<std::chrono::nanoseconds>(left).count();
         limit = {static_cast<time_t>(nanoseconds / 1'000'000'000), static_cast<long>(nanoseconds % 1'000'000'000)};
@@ -48,7 +51,7 @@ private:
 // happened: callers look at their condition again.
 
 [[gnu::noinline]] inline steady_point task_now() noexcept {
-  auto now = std::chrono::steady_clock::now();
+  auto now = node_now();
   if (resident* task = current_task()) now += std::chrono::nanoseconds(task->control->clock_offset);
   return now;
 }
@@ -65,7 +68,7 @@ inline bool park_until(steady_point deadline) noexcept {
   auto now = task_now();
   if (now >= deadline) return false;
   resident* task = current_task();
-  node_services().wake_at(*task, deadline - std::chrono::nanoseconds(task->control->clock_offset));
+  node_services().wake_at(*task, deadline - std::chrono::nanoseconds(task->control->clock_offset + clock_skew));
   park();
   if (resident* self = current_task()) node_services().forget_wake(*self);
   return true;

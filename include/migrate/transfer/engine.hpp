@@ -118,12 +118,6 @@ private:
 
 inline constinit transfer_engine* this_engine = nullptr;
 
-inline std::int64_t steady_nanoseconds() noexcept {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
 // --- asking ------------------------------------------------------------------------------------------
 
 inline bool transfer_engine::order(resident& task, task_id id, node_id target, move_asker asker, failure& refused) {
@@ -291,7 +285,7 @@ inline void transfer_engine::send_offer(resident& task, const memory_survey& mem
         offer.setEpoch(epoch);
         offer.setRegion(control.region.bits());
         offer.setControl(reinterpret_cast<std::uint64_t>(&control));
-        offer.setClock(steady_nanoseconds() + control.clock_offset);
+        offer.setClock(node_steady() + control.clock_offset);
         offer.initBoot().setHigh(with_.boot.high);
         offer.getBoot().setLow(with_.boot.low);
         if (!manifest.empty())
@@ -738,7 +732,7 @@ inline void transfer_engine::granted(resident& task) {
   const arrival& from = *order->incoming;
   control_block& control = *task.control;
   ++control.moves;
-  if (from.boot != with_.boot) control.clock_offset = from.clock - steady_nanoseconds();
+  if (from.boot != with_.boot) control.clock_offset = from.clock - node_steady();
   control.heap.set_zeroed_from(std::max(control.heap.high_water(), static_cast<const char*>(from.garbage_end)));
 #ifdef MIGRATE_TSAN
   control.suspended.sanitizer_fiber = __tsan_create_fiber(0);
