@@ -82,7 +82,7 @@ TEST_CASE("no exit is lost or reported twice while parents and children move") {
   auto wrong = migrate_test::run([seed] {
     random_choices random(seed);
     std::vector<task<std::vector<std::string>>> parents;
-    for (int i = 0; i < 4; ++i) parents.push_back(spawn(wandering_parent, random.branch(), 48));
+    for (int i = 0; i < 4; ++i) parents.push_back(spawn(wandering_parent, random.branch(), 160));
     std::vector<std::string> all;
     for (auto& each : parents) {
       // Moved from outside, too: most of the time it is in a wait.
