@@ -62,7 +62,7 @@ int main(int argc, char** argv) {
   bench::empty_call_server server;
   auto [ours, theirs] = spawn([port = server.port()] {
                           this_task::migrate_to(other_node());
-                          pin_scope here;
+                          pin_scope stays;
                           std::vector<double> forwarded, empty;
                           forwarded_call(calls);
                           for (int i = 0; i < rounds; ++i) { // in turn
