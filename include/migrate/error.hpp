@@ -42,6 +42,7 @@ enum class errc {
   task_failed,          // the joined task ended by an exception that has no type here
   cancelled,            // the operation was given up
   task_exited,          // the joined task called exit()
+  region_occupied,      // a copy of the task (see fork) has the same addresses on that node
 };
 
 inline const std::error_category& error_category() noexcept;
@@ -103,6 +104,7 @@ public:
     case errc::timed_out: return "timed out";
     case errc::message_too_large: return "message too large";
     case errc::task_failed: return "task failed";
+    case errc::region_occupied: return "region occupied by a copy";
     case errc::cancelled: return "cancelled";
     case errc::task_exited: return "task exited";
     }

@@ -38,6 +38,7 @@
 #include <migrate/task/faults.hpp>
 #include <migrate/transfer/carriers.hpp>
 #include <migrate/transfer/engine.hpp>
+#include <migrate/transfer/forking.hpp>
 #include <migrate/transfer/moving.hpp>
 
 namespace migrate {
@@ -92,6 +93,9 @@ private:
   void open_store();
   void join_cluster();
   void start_siblings();
+  void start_sibling(std::uint64_t call);
+  std::vector<std::string> sibling_arguments() const;
+  void member_came();
   void say(const std::string& line) const;
   void set_tables();
   void stop_cluster();
@@ -141,6 +145,7 @@ private:
   bool joined_ = false;
   bool stopped_ = false;
   std::optional<error> join_failure_;
+  std::vector<std::uint64_t> wait_for_a_node_; // calls
 
   friend struct detail::node_calls;
 };

@@ -39,6 +39,7 @@ struct node_calls {
     node_heap_scope scope;
     this_node->sleepers_->forget(task);
   }
+  static void start_node(std::uint64_t call) { this_node->start_sibling(call); }
   static std::size_t nodes(node_id* into, std::size_t most) noexcept {
     return this_node->members_.copy(into, most);
   }
@@ -61,6 +62,8 @@ struct node_calls {
       .locate = family::locate_or_throw,
       .move = moving::move,
       .move_me = moving::move_me,
+      .fork_me = forking::fork_me,
+      .start_node = start_node,
       .settle = mail::settle,
       .wake_at = wake_at,
       .forget_wake = forget_wake,
@@ -173,8 +176,9 @@ inline node::~node() { stop_cluster(); }
 
 inline void node::stop_cluster() {
   if (children_ && children_->running() > 0) {
-    for (node_id other : members_.all())
-      if (other != id_) detail::send_message(*network_, other, [](auto message) { message.setStop(); });
+    if (first()) // the others' children are stopped by the first node too
+      for (node_id other : members_.all())
+        if (other != id_) detail::send_message(*network_, other, [](auto message) { message.setStop(); });
     if (!children_->wait_for_end(std::chrono::seconds(10))) {
       say("a node that was started here did not stop within 10 s and is killed");
       children_->kill_all();
@@ -256,6 +260,7 @@ inline void node::set_tables() {
   detail::clock_skew = detail::skew_from_environment(id_);
   id128 boot = boot_id();
   boot.low ^= static_cast<std::uint64_t>(detail::clock_skew); // with other clocks it stands for another machine
+  detail::home_services.set(detail::service::fork, detail::forking::serve);
   engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
                                                  carriers_, departed_, boot, options_.most_inline});
   sleepers_.emplace(loop_);
@@ -312,26 +317,45 @@ inline void node::report_end(detail::resident& task) {
 
 // --- the cluster -------------------------------------------------------------------------------------
 
+inline std::vector<std::string> node::sibling_arguments() const {
+  std::vector<std::string> arguments{"migrate-node"};
+  arguments.insert(arguments.end(), options_.arguments.begin(), options_.arguments.end());
+  auto add = [&](const std::string& name, const std::string& value) {
+    arguments.push_back("--migrate-" + name + "=" + value);
+  };
+  add("join", first() ? address() : network_->address_of(detail::family::registrar));
+  add("store", options_.store);
+  add("workers", std::to_string(options_.workers));
+  add("nodes", "1");
+  add("torture", std::to_string(options_.torture) + ":" + std::to_string(options_.seed));
+  add("inline", std::to_string(options_.most_inline));
+  add("keepalive", std::to_string(options_.keepalive_ms));
+  if (!options_.credentials.empty()) add("credentials", options_.credentials);
+  if (options_.quiet) arguments.push_back("--migrate-quiet");
+  arguments.push_back("--migrate-helper");
+  return arguments;
+}
+
+inline void node::start_sibling(std::uint64_t call) {
+  {
+    std::lock_guard guard(state_lock_);
+    wait_for_a_node_.push_back(call);
+  }
+  children_->start(sibling_arguments());
+}
+
+inline void node::member_came() {
+  std::vector<std::uint64_t> waiting;
+  {
+    std::lock_guard guard(state_lock_);
+    waiting.swap(wait_for_a_node_);
+  }
+  for (std::uint64_t call : waiting) calls_.complete(call, {});
+}
+
 inline void node::start_siblings() {
   if (options_.nodes <= 1) return;
-  for (unsigned i = 1; i < options_.nodes; ++i) {
-    std::vector<std::string> arguments{"migrate-node"};
-    arguments.insert(arguments.end(), options_.arguments.begin(), options_.arguments.end());
-    auto add = [&](const std::string& name, const std::string& value) {
-      arguments.push_back("--migrate-" + name + "=" + value);
-    };
-    add("join", address());
-    add("store", options_.store);
-    add("workers", std::to_string(options_.workers));
-    add("nodes", "1");
-    add("torture", std::to_string(options_.torture) + ":" + std::to_string(options_.seed));
-    add("inline", std::to_string(options_.most_inline));
-    add("keepalive", std::to_string(options_.keepalive_ms));
-    if (!options_.credentials.empty()) add("credentials", options_.credentials);
-    if (options_.quiet) arguments.push_back("--migrate-quiet");
-    arguments.push_back("--migrate-helper");
-    children_->start(arguments);
-  }
+  for (unsigned i = 1; i < options_.nodes; ++i) children_->start(sibling_arguments());
   std::unique_lock guard(state_lock_);
   bool all = state_changed_.wait_for(guard, std::chrono::seconds(30), [&] {
     return members_.count() >= options_.nodes || children_->running() + 1 < options_.nodes;
@@ -359,6 +383,7 @@ inline void node::on_connected(node_id peer, const peer_info& info) {
   }
   network_->set_address(peer, info.address);
   members_.add(peer); // it may have been believed lost
+  member_came();
   calls_.fail(peer, errc::cancelled, "");
   home_->tell_ends_again(peer);
   engine_->on_node_back(peer);
@@ -406,6 +431,7 @@ inline void node::on_enter(connection& from) {
     std::lock_guard guard(state_lock_);
     members_.add(fresh);
   }
+  member_came();
   state_changed_.notify_all();
 }
 
@@ -454,6 +480,7 @@ inline void node::on_members(capnp::List<protocol::Member>::Reader list) {
       members_.add(which);
     }
   }
+  member_came();
 }
 
 inline void node::on_grant(node_id asker, protocol::GrantRequest::Reader message) {

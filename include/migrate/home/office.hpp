@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -58,6 +59,15 @@ public:
   bool wants_more(region_class kind) noexcept;
   // Whether it is time to ask for another range; true once until grant() is called.
   void cancel(const birth& unborn) noexcept;
+
+  struct copy {
+    task_id id;
+    node_id target = no_node; // none: each candidate has a task at those addresses
+    failure why;
+  };
+  copy conceive_copy(task_id original, std::uint64_t serial, std::span<const node_id> candidates);
+  // A task with the region of another one, for a node that has none with it. Asked again with the same serial number,
+  // it is the same one.
 
   // --- who runs
 
@@ -118,6 +128,7 @@ private:
   process_table processes_;
   class residents residents_;
   void put_back_closed(region_number region) noexcept;
+  void free_region(region_number region, task_id task, char* touched_end) noexcept;
 
   spin_lock pool_lock_;
   region_pool pool_;
@@ -127,6 +138,8 @@ private:
     node_id may_hold;
   };
   std::unordered_map<task_id, lost_task> lost_;
+  std::unordered_map<std::uint32_t, std::vector<task_id>> shared_; // regions that a task and its copies have
+  std::unordered_map<task_id, std::pair<std::uint64_t, task_id>> last_copy_; // serial number and copy, by original
   std::array<bool, region_classes> asked_{}; // a range of the class is on its way
   ledger* ledger_ = nullptr;
   spin_lock untold_lock_;
@@ -174,6 +187,65 @@ inline void home_office::put_back_closed(region_number region) noexcept {
     pool_.put_back(region, *kept);
   else
     pool_.put_back_closed(region);
+}
+
+inline void home_office::free_region(region_number region, task_id task, char* touched_end) noexcept {
+  // With the pool's lock held.
+  last_copy_.erase(task);
+  if (auto found = shared_.find(region.bits()); found != shared_.end()) {
+    std::erase(found->second, task);
+    if (!found->second.empty()) {
+      if (touched_end != nullptr) vacated_.vacate(region, touched_end);
+      return;
+    }
+    shared_.erase(found);
+  }
+  if (touched_end != nullptr)
+    pool_.put_back(region, touched_end);
+  else
+    put_back_closed(region);
+}
+
+inline home_office::copy home_office::conceive_copy(task_id original, std::uint64_t serial,
+                                                    std::span<const node_id> candidates) {
+  home_record* record = records_.find(original);
+  region_number region;
+  node_id place = no_node;
+  if (record != nullptr) {
+    held guard(record->lock);
+    if (home_records::holds(*record, original) && !record->ended) {
+      region = record->region;
+      place = record->place;
+    }
+  }
+  if (place == no_node)
+    return {{}, no_node, {make_error_code(errc::no_such_task), "task " + to_string(original) + " has ended"}};
+  std::vector<task_id> holders;
+  task_id before;
+  {
+    held guard(pool_lock_);
+    if (auto found = shared_.find(region.bits()); found != shared_.end()) holders = found->second;
+    if (auto found = last_copy_.find(original); found != last_copy_.end() && found->second.first == serial)
+      before = found->second.second;
+  }
+  holders.push_back(original);
+  std::vector<node_id> taken;
+  for (task_id each : holders)
+    if (each != before) taken.push_back(locate(each));
+  auto free = std::find_if(candidates.begin(), candidates.end(), [&](node_id each) {
+    return std::find(taken.begin(), taken.end(), each) == taken.end();
+  });
+  if (free == candidates.end()) return {before, no_node, {}};
+  if (before) return {before, *free, {}};
+  std::optional<task_id> id = records_.create(original, region, place);
+  if (!id)
+    return {{}, no_node, {make_error_code(errc::region_exhausted), "this home has 16,777,216 tasks already"}};
+  held guard(pool_lock_);
+  auto& sharing = shared_[region.bits()];
+  if (sharing.empty()) sharing.push_back(original);
+  sharing.push_back(*id);
+  last_copy_.insert_or_assign(original, std::pair(serial, *id));
+  return {*id, *free, {}};
 }
 
 inline void home_office::leaving(region_number region) {
@@ -322,7 +394,7 @@ inline bool home_office::no_longer_held(task_id task) noexcept {
   held guard(pool_lock_);
   auto found = lost_.find(task);
   if (found == lost_.end()) return false;
-  put_back_closed(found->second.region);
+  free_region(found->second.region, task, nullptr);
   lost_.erase(found);
   return true;
 }
@@ -331,7 +403,7 @@ inline void home_office::died(node_id node) noexcept {
   held guard(pool_lock_);
   std::erase_if(lost_, [&](const auto& each) {
     if (each.second.may_hold != node) return false;
-    put_back_closed(each.second.region);
+    free_region(each.second.region, each.first, nullptr);
     return true;
   });
 }
@@ -352,12 +424,10 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
     if (!home_records::holds(*record, task) || record->ended || record->epoch > epoch) return;
     {
       held pool(pool_lock_);
-      if (touched_end != nullptr)
-        pool_.put_back(record->region, touched_end);
-      else if (may_hold != no_node)
+      if (touched_end == nullptr && may_hold != no_node)
         lost_.insert_or_assign(task, lost_task{record->region, may_hold});
       else
-        put_back_closed(record->region);
+        free_region(record->region, task, touched_end);
     }
     record->here = nullptr;
     is_process = record->is_process;

@@ -232,6 +232,10 @@ struct Offer {
   # What is newer than the image, and follows the bundle.
   bundle @8 :UInt32;
   # Length of the carriers' bundle in bytes.
+  original @9 :UInt64;
+  # The task that this one is a copy of, by fork(); zero: none.
+  shared @10 :Bool;
+  # Other tasks may have the same region, each on a node of its own.
 }
 
 struct OfferRefusal {

@@ -58,6 +58,11 @@ public:
   // earlier generations stand as they were. The pages must not be written meanwhile. Dirty pages that
   // hold what the base holds are not written again (see options::skip_unchanged).
 
+  image share(const image& of, task_id with);
+  // The same image as `with`'s own, to base its first commit on: its files get a second name, and go when the last of
+  // both tasks has no use for them. An invalid image where the store's file system has no hard links. For a task that
+  // has no image yet.
+
   void verify(const image& of) const;
   // Checks every page of the image. Files that this process wrote or verified before are not read
   // again while their device, inode, size and times stay the same. Throws image_missing,
@@ -127,6 +132,25 @@ inline image store::commit(task_id task, detail::region_number region, const ima
   auto dirty_runs = detail::to_runs(dirty, region);
   auto live_runs = detail::to_runs(live, region);
   return detail::committer(*state_, task, region, base).run(dirty_runs, live_runs, metadata);
+}
+
+inline image store::share(const image& of, task_id with) {
+  node_heap_scope process_heap;
+  detail::check_ours(*state_, of);
+  int images = state_->images.get();
+  if (::mkdirat(images, detail::image_name(with).c_str(), 0700) != 0 && errno != EEXIST)
+    detail::throw_store_error(errno, "share " + to_string(of), path() + "/images/" + detail::image_name(with).str());
+  for (const image_file& file : of.files()) {
+    detail::image_name from(of.task(), file.generation), to(with, file.generation);
+    if (::linkat(images, from.c_str(), images, to.c_str(), 0) == 0) continue;
+    int reason = errno;
+    remove(with);
+    if (reason == EPERM || reason == EOPNOTSUPP || reason == EMLINK) return {};
+    detail::throw_store_error(reason, "share " + to_string(of), path() + "/images/" + to.str());
+  }
+  return detail::image_access::make(with, of.region(), of.generation(), of.store(), 0,
+                                    {of.files().begin(), of.files().end()}, {of.extents().begin(), of.extents().end()},
+                                    {});
 }
 
 template <class F> auto store::naming_an_older_one(task_id task, std::uint64_t generation, F&& work) const {

@@ -35,6 +35,8 @@ struct control_block {
 
   std::uint64_t library_calls = 0; // counted under torture only
   std::uint64_t moves = 0;
+  std::uint64_t forks = 0; // asked for so far
+  bool shares_region = false; // with copies of it on other nodes (fork)
   std::int64_t clock_offset = 0; // nanoseconds from this machine's steady clock to the task's
   std::uint32_t mailbox_capacity = 0; // of lanes made by a message that came first; 0: the default
 

@@ -7,6 +7,8 @@
 
 #include <migrate/task/usage.hpp>
 
+#include <migrate/id.hpp>
+
 namespace migrate::detail {
 
 struct control_block;
@@ -34,6 +36,9 @@ struct process_part {
   void (*inherit)(control_block& parent, control_block& child) = nullptr;
   // As the parent, with the child's heap current and before the child's first instruction. May throw and may send, but
   // must not wait.
+  void (*copied)(control_block& child, task_id original) = nullptr;
+  // On the child's node before its first instruction, when it is a copy by fork(): undoes what a copy does not inherit.
+  // Not as a task; must not wait.
   void (*ending)() noexcept = nullptr;
   // As the task, after its function: its last library calls, which may wait. Not for a task that a fault ended.
 };
@@ -45,6 +50,10 @@ public:
   void inherit(control_block& parent, control_block& child) const {
     for (std::size_t i = 0; i < count_; ++i)
       if (entries_[i].inherit != nullptr) entries_[i].inherit(parent, child);
+  }
+  void copied(control_block& child, task_id original) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (entries_[i].copied != nullptr) entries_[i].copied(child, original);
   }
   void ending() const noexcept {
     for (std::size_t i = count_; i-- > 0;)

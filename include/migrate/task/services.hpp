@@ -30,6 +30,11 @@ struct failure {
   std::string what;
 };
 
+struct forked {
+  task_id copy; // invalid in the copy itself
+  failure why;
+};
+
 struct services {
   node_id (*here)() noexcept;
   std::uint64_t (*incarnation)() noexcept; // differs between any two node processes
@@ -49,6 +54,9 @@ struct services {
   // Returns when the task runs on the target, or with the reason why it does not.
   failure (*move_me)(node_id target);
   // As the running task.
+  forked (*fork_me)();
+  void (*start_node)(std::uint64_t call);
+  // Another node on this machine; the call is answered when the cluster has a new node.
 
   void (*settle)() noexcept;
   // Waits until nothing that the running task began is under way: its last library call.

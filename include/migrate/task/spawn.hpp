@@ -31,6 +31,11 @@ template <class R = void> class task;
 
 namespace detail {
 
+inline task_id running_task() noexcept {
+  resident* task = current_task();
+  return task != nullptr ? task->id : task_id{};
+}
+
 inline void detach_task(task_id id) noexcept {
   if (the_services != nullptr) the_services->detach(id);
 }
@@ -191,12 +196,13 @@ auto spawn(F&& function, A&&... arguments) {
 template <class R> class [[nodiscard]] task {
 public:
   task() noexcept = default;
-  explicit task(task_id id) noexcept : id_(id) {}
-  task(task&& other) noexcept : id_(std::exchange(other.id_, {})) {}
+  explicit task(task_id id) noexcept : id_(id), holder_(detail::running_task()) {}
+  task(task&& other) noexcept : id_(std::exchange(other.id_, {})), holder_(other.holder_) {}
   task& operator=(task&& other) noexcept {
     if (this != &other) {
       detach();
       id_ = std::exchange(other.id_, {});
+      holder_ = other.holder_;
     }
     return *this;
   }
@@ -211,7 +217,7 @@ public:
   // node died). The caller may have moved when it returns.
 
   void detach() noexcept {
-    if (task_id id = std::exchange(id_, {})) detail::detach_task(id);
+    if (task_id id = std::exchange(id_, {}); id && holder_ == detail::running_task()) detail::detach_task(id);
   }
   // Nobody will ask for the outcome. The destructor does this too.
 
@@ -247,9 +253,10 @@ public:
 
 private:
   task_id id_;
+  task_id holder_; // who made the handle
 };
 // Holds a task that can be joined once. Movable; thread-safe as an int is. A handle belongs to the
-// task that made it: pass task ids, not handles, to others.
+// task that made it: pass task ids, not handles, to others. In a copy of that task (see fork.hpp) it holds nothing.
 
 // ---------------------------------------------------------------------------------------------------
 
@@ -275,6 +282,8 @@ inline void throw_failure(const outcome& ended) {
 
 template <class R> R task<R>::join() {
   if (!id_) throw error(errc::no_such_task, "join: the handle holds no task");
+  if (holder_ != detail::running_task())
+    throw error(errc::no_such_task, "join: the handle is a copy made by fork; its task is the original's child");
   detail::safe_point();
   task_id id = std::exchange(id_, {});
   detail::outcome ended = detail::node_services().join(id);

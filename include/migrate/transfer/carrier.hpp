@@ -24,6 +24,9 @@ struct carrier {
   void (*release)(resident& task, bool moved) noexcept;
   // moved: the state is of no more use on this node: the task runs elsewhere, or never came to run here.
   // Otherwise the task goes on, or begins to run, here. Called at the end of every attempt, however far it came.
+  void (*copy)(resident& task, task_id child, byte_writer& out) = nullptr;
+  void (*restore_copy)(resident& child, byte_reader& in) = nullptr;
+  // The same two steps for a copy of the task, made by fork(); without them a copy begins with none of that state.
 };
 // Follows Sprite's table of migration modules (Douglis and Ousterhout 1991, section 4): the engine runs
 // the table and knows no module. A new kind of state adds an entry and its test.
@@ -58,6 +61,16 @@ public:
                                               std::to_string(entries_[i].version) + " here");
       entries_[i].restore(task, in);
     }
+  }
+
+  void copy(resident& task, task_id child, byte_writer& out) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (entries_[i].copy != nullptr) entries_[i].copy(task, child, out);
+  }
+
+  void restore_copy(resident& child, byte_reader& in) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (entries_[i].restore_copy != nullptr) entries_[i].restore_copy(child, in);
   }
 
   void release(resident& task, bool moved) const noexcept {

@@ -53,9 +53,9 @@ public:
 
   explicit transfer_engine(parts with) : with_(with) {}
 
-  bool order(resident& task, task_id id, node_id target, move_asker asker, failure& refused);
+  bool order(resident& task, task_id id, node_id target, move_asker asker, failure& refused, task_id copy = {});
   // Has the task moved at its next safe point. `refused` says why not, if at once. False: it has left this
-  // node, or ended.
+  // node, or ended. With `copy`, it stays and that copy of it goes; the answer comes when the copy runs.
 
   void serve(resident& task) noexcept;
   // On a worker's loop, with the task frozen.
@@ -83,13 +83,16 @@ public:
 
 private:
   void depart(resident& task);
+  failure offer_copy(resident& task);
+  void copy_settled(task_id copy, const failure& how);
+  bool occupied(region_number region, task_id by);
   void vacate(resident& task);
   void lay_out(resident& task);
   void give_up(resident& task, failure why) noexcept;
   void answer_asker(const move_asker& asker, const failure& how) noexcept;
   failure check_movable(resident& task) const;
-  void send_offer(resident& task, const memory_survey& memory, const byte_writer& bundle,
-                  const std::vector<std::byte>& manifest, bool with_pages);
+  bool send_offer(resident& task, task_id id, std::uint64_t epoch, const memory_survey& memory,
+                  const byte_writer& bundle, const std::vector<std::byte>& manifest, bool with_pages);
   void claim(task_id task, std::uint64_t epoch, node_id source);
   void accept_offer(task_id id, std::unique_ptr<arrival> incoming);
   void granted(resident& task);
@@ -112,6 +115,11 @@ private:
   std::unordered_map<task_id, node_id> sources_;  // where foreign tasks that are here came from
   std::unordered_map<task_id, resident*> moving_; // departures and arrivals under way
   std::set<task_id> unsure_;                      // tasks whose home may believe them elsewhere
+  struct copy_offered {
+    node_id target;
+    std::uint64_t call;
+  };
+  std::unordered_map<task_id, copy_offered> copies_; // that no target has taken yet, of tasks that are here
   std::set<task_id> disowned_;                    // tasks that are here and that home has given up as lost
   std::set<node_id> dead_;                        // on the I/O thread only
 };
@@ -120,7 +128,8 @@ inline constinit transfer_engine* this_engine = nullptr;
 
 // --- asking ------------------------------------------------------------------------------------------
 
-inline bool transfer_engine::order(resident& task, task_id id, node_id target, move_asker asker, failure& refused) {
+inline bool transfer_engine::order(resident& task, task_id id, node_id target, move_asker asker, failure& refused,
+                                   task_id copy) {
   {
     held guard(task.lock);
     if (task.id != id || task.state.load() == run_state::none) return false;
@@ -132,6 +141,7 @@ inline bool transfer_engine::order(resident& task, task_id id, node_id target, m
     task.move = new move_order;
     task.move->target = target;
     task.move->asker = asker;
+    task.move->copy = copy;
   }
   this_scheduler->ask(task, want_move);
   return true;
@@ -181,7 +191,15 @@ inline void transfer_engine::serve(resident& task) noexcept {
   }
   try {
     switch (phase) {
-    case move_phase::asked: depart(task); return;
+    case move_phase::asked:
+      if (task.move->copy) {
+        task_id copy = task.move->copy;
+        failure refused = offer_copy(task);
+        if (refused.code) copy_settled(copy, refused);
+      } else {
+        depart(task);
+      }
+      return;
     case move_phase::vacating: vacate(task); return;
     case move_phase::arriving:
       if (with_.home.is_leaving(task.move->incoming->region)) {
@@ -264,20 +282,107 @@ inline void transfer_engine::depart(resident& task) {
     order.bytes = memory.dirty_bytes;
   }
   with_.home.leaving(task.control->region);
-  send_offer(task, memory, bundle, manifest, with_pages);
+  if (!send_offer(task, task.id, task.epoch, memory, bundle, manifest, with_pages))
+    give_up(task, {make_error_code(errc::node_unreachable), "the offer cannot be sent"});
   fault_point("source.offered");
 }
 
-inline void transfer_engine::send_offer(resident& task, const memory_survey& memory, const byte_writer& bundle,
-                                        const std::vector<std::byte>& manifest, bool with_pages) {
+inline failure transfer_engine::offer_copy(resident& task) {
+  // The task goes on when its copy has been sent; whoever forks waits for the answer to the order's call.
+  failure refused = check_movable(task);
+  if (!refused.code) refused = with_.carriers.prepare(task);
+  std::unique_ptr<move_order> order;
+  {
+    held guard(task.lock);
+    if (refused.code) {
+      held mine(lock_);
+      copies_[task.move->copy] = {no_node, task.move->asker.call};
+    } else {
+      task.control->shares_region = true;
+    }
+    order.reset(task.move);
+  }
+  try {
+    if (!refused.code) {
+      byte_writer bundle;
+      with_.carriers.copy(task, order->copy, bundle);
+      memory_survey memory = survey_memory(*task.control, with_.scanner);
+      image base = image_of(task.id);
+      bool with_pages = !base.valid() && (memory.dirty_bytes <= with_.most_inline || with_.images == nullptr);
+      std::vector<std::byte> manifest;
+      if (!with_pages) {
+        image shared;
+        if (base.valid()) shared = with_.images->share(base, order->copy);
+        // Without the shared files every page has to be written anew, dirty or not.
+        auto& written = base.valid() && !shared.valid() ? memory.live : memory.dirty;
+        manifest = with_.images->commit(order->copy, task.control->region, shared.valid() ? &shared : nullptr, written,
+                                        memory.live, {})
+                       .encode();
+      }
+      {
+        held guard(lock_);
+        copies_[order->copy] = {order->target, order->asker.call};
+      }
+      if (!send_offer(task, order->copy, 1, memory, bundle, manifest, with_pages))
+        refused = {make_error_code(errc::node_unreachable), "the copy cannot be sent"};
+    }
+  } catch (const error& problem) {
+    held guard(lock_);
+    copies_[order->copy] = {no_node, order->asker.call};
+    refused = {problem.code(), problem.what()};
+  }
+  {
+    held guard(task.lock);
+    task.move = nullptr;
+  }
+  with_.carriers.release(task, false);
+  scheduler::answered(task, want_move);
+  task.pins.fetch_add(1); // until it has heard: the answer comes to this node
+  this_scheduler->thaw(task);
+  return refused;
+}
+
+inline void transfer_engine::copy_settled(task_id copy, const failure& how) {
+  std::uint64_t call = 0;
+  {
+    held guard(lock_);
+    auto found = copies_.find(copy);
+    if (found == copies_.end()) return;
+    call = found->second.call;
+    copies_.erase(found);
+  }
+  if (how.code && with_.images != nullptr) {
+    try {
+      with_.images->remove(copy);
+    } catch (const std::exception&) {
+      // `migrate-store remove` is left for what cannot be removed now.
+    }
+  }
+  answer_asker({with_.home.here(), call}, how);
+}
+
+inline bool transfer_engine::occupied(region_number region, task_id by) {
+  bool found = false;
+  with_.home.residents().for_each([&](resident& each) {
+    if (each.id == by) return;
+    held guard(each.lock);
+    if (each.move != nullptr && each.move->incoming != nullptr && each.move->incoming->region == region) found = true;
+    if (each.control != nullptr && each.control->region == region &&
+        (each.move == nullptr || each.move->phase != move_phase::vacating))
+      found = true;
+  });
+  return found;
+}
+
+inline bool transfer_engine::send_offer(resident& task, task_id id, std::uint64_t epoch, const memory_survey& memory,
+                                        const byte_writer& bundle, const std::vector<std::byte>& manifest,
+                                        bool with_pages) {
   std::vector<iovec> attachment;
   attachment.push_back({const_cast<std::byte*>(bundle.bytes().data()), bundle.bytes().size()});
   if (with_pages)
     for (const page_range& range : memory.dirty) attachment.push_back({range.address, range.bytes});
   control_block& control = *task.control;
-  task_id id = task.id;
-  std::uint64_t epoch = task.epoch;
-  bool sent = send_message(
+  return send_message(
       with_.network, task.move->target,
       [&](protocol::Message::Builder message) {
         auto offer = message.initOffer();
@@ -298,11 +403,10 @@ inline void transfer_engine::send_offer(resident& task, const memory_survey& mem
           }
         }
         offer.setBundle(static_cast<std::uint32_t>(bundle.bytes().size()));
+        offer.setShared(control.shares_region);
+        if (id != task.id) offer.setOriginal(task.id.bits());
       },
       attachment);
-  if (!sent) {
-    give_up(task, {make_error_code(errc::node_unreachable), "the offer cannot be sent"});
-  }
 }
 
 inline void transfer_engine::give_up(resident& task, failure why) noexcept {
@@ -355,6 +459,8 @@ inline resident* transfer_engine::departing(task_id task) noexcept {
 }
 
 inline void transfer_engine::on_refusal(node_id target, protocol::OfferRefusal::Reader message) {
+  copy_settled(task_id(message.getTask()),
+               {make_error_code(static_cast<errc>(message.getCode())), std::string(message.getWhat().cStr())});
   resident* task = departing(task_id(message.getTask()));
   if (task == nullptr || task->move->target != target || task->move->epoch != message.getEpoch()) return;
   auto code = static_cast<errc>(message.getCode());
@@ -368,6 +474,7 @@ inline void transfer_engine::on_refusal(node_id target, protocol::OfferRefusal::
 }
 
 inline void transfer_engine::on_taken(node_id target, protocol::TaskEpoch::Reader message) {
+  copy_settled(task_id(message.getTask()), {});
   resident* task = departing(task_id(message.getTask()));
   if (task == nullptr || task->move->target != target || task->move->epoch != message.getEpoch()) return;
   fault_point("source.taken");
@@ -528,6 +635,7 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
   incoming->region = region_number::from_bits(message.getRegion());
   incoming->control = message.getControl();
   incoming->clock = message.getClock();
+  incoming->original = task_id(message.getOriginal());
   incoming->boot = {message.getBoot().getHigh(), message.getBoot().getLow()};
   auto manifest = message.getManifest();
   incoming->manifest.assign(reinterpret_cast<const std::byte*>(manifest.begin()),
@@ -564,6 +672,11 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
     if (runs) tell_taken(source, id, epoch); // the offer came twice
     if (!gone) return;
   }
+  if (message.getShared() && occupied(incoming->region, id)) {
+    refuse(source, id, epoch, {make_error_code(errc::region_occupied),
+                               "a copy of the task has the same addresses on node " + to_string(with_.home.here())});
+    return;
+  }
   accept_offer(id, std::move(incoming));
 }
 
@@ -595,6 +708,14 @@ inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> i
     lay_out(task);
   else
     this_scheduler->serve_later(task);
+}
+
+inline void become_copy(control_block& control, task_id copy) noexcept {
+  control.parent = control.id;
+  control.id = copy;
+  control.moves = 0;
+  control.library_calls = 0;
+  control.forks = 0;
 }
 
 inline void transfer_engine::lay_out(resident& task) {
@@ -637,10 +758,17 @@ inline void transfer_engine::lay_out(resident& task) {
       next += range.bytes;
     }
     task.control = reinterpret_cast<control_block*>(from.control);
+    bool copied = static_cast<bool>(from.original);
+    if (copied && task.control->id == from.original) become_copy(*task.control, id);
     if (task.control->id != id || task.control->region != from.region)
       throw error(errc::image_foreign, "the task's control block is another task's");
     byte_reader bundle(from.bytes.data(), from.bundle);
-    with_.carriers.restore(task, bundle);
+    if (copied) {
+      with_.carriers.restore_copy(task, bundle);
+      the_process_parts.copied(*task.control, from.original);
+    } else {
+      with_.carriers.restore(task, bundle);
+    }
     if (newest.valid()) {
       held guard(lock_);
       images_[id] = newest;
@@ -763,6 +891,19 @@ inline void transfer_engine::on_claim(node_id claimant, protocol::Claim::Reader 
 }
 
 inline void transfer_engine::on_claim_answer(task_id id, const answer& verdict) {
+  {
+    bool asked_for_copy = false;
+    {
+      held guard(lock_);
+      asked_for_copy = copies_.contains(id);
+    }
+    if (asked_for_copy) {
+      // Its target was lost: whoever forks hears whether it had begun to run there.
+      bool runs = verdict.code == errc::ok && verdict.first == 0;
+      copy_settled(id, runs ? failure{} : failure{make_error_code(errc::node_lost), "the copy's node was lost"});
+      return;
+    }
+  }
   resident* task = with_.home.find_here(id);
   if (task == nullptr) return;
   move_phase phase = move_phase::asked;
@@ -840,8 +981,11 @@ inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, co
   dead_.insert(node);
   if (process_is_gone) with_.home.died(node);
   std::vector<resident*> mine;
+  std::vector<task_id> copies;
   {
     held guard(lock_);
+    for (const auto& [copy, offered] : copies_)
+      if (offered.target == node) copies.push_back(copy);
     for (auto& [id, task] : moving_)
       if (task->move != nullptr) mine.push_back(task);
   }
@@ -871,6 +1015,12 @@ inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, co
     } else if (order.phase == move_phase::offered && order.target_lost && id.home() == node) {
       run_without_home(*task);
     }
+  }
+  for (task_id copy : copies) {
+    if (copy.home() == with_.home.here())
+      on_claim_answer(copy, {errc::ok, "", with_.home.claim(copy, 1, with_.home.here(), node), 0, {}});
+    else
+      claim(copy, 1, node);
   }
   struct casualty {
     task_id task;

@@ -33,6 +33,7 @@ struct arrival {
   // An offer as it came.
   node_id source;
   std::uint64_t epoch = 0;
+  task_id original; // valid: it is a copy of that task
   region_number region;
   std::uintptr_t control = 0;
   char* garbage_end = nullptr; // below it the region holds an earlier visit's garbage
@@ -52,6 +53,7 @@ struct move_order {
   std::uint64_t epoch = 0;                      // before the move
   std::uint64_t claimed = 0;                    // the epoch that this node last asked home to follow
   std::size_t bytes = 0;                        // of dirty pages
+  task_id copy;                                 // valid: the task stays, and this copy of it is offered
   bool spawning = false;                        // the task has yet to begin: spawned for another node
   bool target_lost = false;                     // offered, and the target cannot be heard
   image offered;                                // the generation made for this move, if one was
