@@ -20,7 +20,7 @@ inline task_id fork() {
 // starts another one on its host. For the same reason a task cannot move to a node where its parent, or a copy of it,
 // is: errc::region_occupied.
 //
-// The child has the caller's home. It does not inherit mail, nor the caller's children: handles of tasks that it finds
+// The child has the caller's home, and its end is collected by a wait (process.hpp). It does not inherit mail, nor the caller's children: handles of tasks that it finds
 // in its memory hold nothing. In the image store the two share every page that neither of them has changed.
 //
 // Throws migrate::error: not_in_task; not_movable, as a move would; region_exhausted; no_such_node when no node has the

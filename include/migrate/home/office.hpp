@@ -240,6 +240,8 @@ inline home_office::copy home_office::conceive_copy(task_id original, std::uint6
   std::optional<task_id> id = records_.create(original, region, place);
   if (!id)
     return {{}, no_node, {make_error_code(errc::region_exhausted), "this home has 16,777,216 tasks already"}};
+  processes_.born(*id, original, true);
+  release(*id); // its outcome is for wait(), not for a join
   held guard(pool_lock_);
   auto& sharing = shared_[region.bits()];
   if (sharing.empty()) sharing.push_back(original);

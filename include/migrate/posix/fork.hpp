@@ -2,16 +2,16 @@
 #pragma once
 
 #include <cerrno>
-#include <cstdint>
 
 #include <migrate/fork.hpp>
+#include <migrate/posix/types.hpp>
 
 namespace migrate::posix {
 
-inline std::int64_t fork() noexcept {
+inline pid_t fork() noexcept {
   try {
     task_id child = migrate::fork();
-    return child ? static_cast<std::int64_t>(child.bits()) : 0;
+    return child ? static_cast<pid_t>(child.bits()) : 0;
   } catch (const std::system_error& refused) {
     errno = refused.code() == errc::not_in_task ? ENOSYS : EAGAIN;
     return -1;
