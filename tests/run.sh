@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing, builds everything and runs all tests with GCC and with Clang. Arguments choose among gcc,
-# clang, static and sanitize; the last two run some of the tests in static executables, and those of the lower layers
-# under the address and undefined-behaviour sanitizers.
+# clang, static, sanitize and thread; the last three run some of the tests: in static executables, under the address and
+# undefined-behaviour sanitizers, and under ThreadSanitizer (docs/design.md says which, and why not the others).
 set -eu
 source=$(cd "$(dirname "$0")/.." && pwd)
 . "$source/.ci/common.sh"
@@ -9,8 +9,8 @@ source=$(cd "$(dirname "$0")/.." && pwd)
 [ $# -gt 0 ] || set -- gcc clang
 for stage; do
   case $stage in
-    gcc | clang | static | sanitize) ;;
-    *) echo "usage: sh tests/run.sh [gcc] [clang] [static] [sanitize]" >&2; exit 2 ;;
+    gcc | clang | static | sanitize | thread) ;;
+    *) echo "usage: sh tests/run.sh [gcc] [clang] [static] [sanitize] [thread]" >&2; exit 2 ;;
   esac
 done
 
@@ -98,6 +98,10 @@ for stage; do
     sanitize)
       run_stage sanitize all '^package$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++ \
         -DMIGRATE_SANITIZE=address,undefined -DMIGRATE_BUILD_EXAMPLES=OFF -DMIGRATE_BUILD_BENCHMARKS=OFF
+      ;;
+    thread)
+      run_stage thread all '^package$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++ -DMIGRATE_SANITIZE=thread \
+        -DMIGRATE_BUILD_EXAMPLES=OFF -DMIGRATE_BUILD_BENCHMARKS=OFF
       ;;
   esac
 done

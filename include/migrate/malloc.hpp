@@ -75,6 +75,13 @@ constinit process_heap own_heap;
     ::pthread_atfork([] { own_heap.lock(); }, [] { own_heap.unlock(); }, [] { own_heap.unlock(); });
 }
 
+[[gnu::constructor]] void have_unwinder_tables() {
+  try {
+    throw 0; // the unwinder of a static executable allocates tables for the process at the first throw
+  } catch (int) {
+  }
+}
+
 void* or_enomem(void* block) noexcept {
   if (!block) errno = ENOMEM;
   return block;

@@ -110,10 +110,6 @@ inline node::node(node_options options) : options_(std::move(options)) {
   // Buffers that the C library would allocate at the first output, perhaps inside a task.
   std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
   ::tzset();
-  try {
-    throw 0; // the unwinder allocates tables for the process at the first throw
-  } catch (int) {
-  }
   if (options_.helper) ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (options_.workers == 0) options_.workers = std::max(1u, std::thread::hardware_concurrency());
   detail::torture.period = options_.torture;

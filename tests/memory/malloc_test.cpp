@@ -259,6 +259,8 @@ TEST_CASE("the heap that a static executable falls back on serves several thread
     });
   for (auto& thread : threads) thread.join();
   REQUIRE(wrong == 0);
-  REQUIRE(own_heap.use(
-      [](region_heap& heap) { return heap.check_consistency() && heap.allocated_bytes() == 0; }));
+  REQUIRE(own_heap.use([](region_heap& heap) { return heap.check_consistency(); }));
+  bool serves_the_process = !__libc_malloc; // and then holds more than what was allocated here
+  if (!serves_the_process)
+    REQUIRE(own_heap.use([](region_heap& heap) { return heap.allocated_bytes(); }) == 0);
 }

@@ -1,6 +1,7 @@
 // How a node is to run, from the program, its command line and its environment.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <cstdint>
@@ -60,7 +61,11 @@ template <class N> N parse_number(std::string_view name, std::string_view text) 
   return value;
 }
 
-inline bool set_option(node_options& into, std::string_view name, std::string_view value) {
+inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
+                                                    "credentials", "torture", "keepalive", "inline", "quiet"};
+// Those that the environment may set; the command line has two more: helper, and help.
+
+inline void set_option(node_options& into, std::string_view name, std::string_view value) {
   if (name == "nodes")
     into.nodes = parse_number<unsigned>(name, value);
   else if (name == "workers")
@@ -81,22 +86,19 @@ inline bool set_option(node_options& into, std::string_view name, std::string_vi
     into.quiet = value != "0";
   else if (name == "helper")
     into.helper = true;
-  else if (name == "torture") {
+  else { // torture
     std::size_t colon = value.find(':');
     into.torture = parse_number<std::uint32_t>(name, value.substr(0, colon));
     if (colon != std::string_view::npos) into.seed = parse_number<std::uint64_t>(name, value.substr(colon + 1));
-  } else
-    return false;
-  return true;
+  }
 }
+// Of a known option.
 
 } // namespace detail
 
 inline node_options node_options::from(int& argc, char** argv) {
   node_options made;
-  static constexpr const char* from_environment[] = {"nodes",       "workers", "store",     "listen", "join",
-                                                     "credentials", "torture", "keepalive", "inline", "quiet"};
-  for (const char* name : from_environment) {
+  for (const char* name : detail::node_option_names) {
     std::string variable = "MIGRATE_";
     for (const char* c = name; *c != 0; ++c) variable += static_cast<char>(*c - 'a' + 'A');
     if (const char* value = std::getenv(variable.c_str()); value != nullptr && *value != 0)
@@ -117,17 +119,20 @@ inline node_options node_options::from(int& argc, char** argv) {
       std::fputs(node_options_help, stdout);
       std::exit(0);
     }
-    if (std::size_t equals = name.find('='); equals != std::string_view::npos) {
+    std::size_t equals = name.find('=');
+    if (equals != std::string_view::npos) {
       value = name.substr(equals + 1);
       name = name.substr(0, equals);
-    } else if (name != "quiet" && name != "helper") {
+    }
+    if (name != "helper" && std::ranges::find(detail::node_option_names, name) == std::end(detail::node_option_names))
+      throw error(std::make_error_code(std::errc::invalid_argument),
+                  "unknown option " + std::string(argument) + "; there are:\n" + node_options_help);
+    if (equals == std::string_view::npos && name != "quiet" && name != "helper") {
       if (i + 1 == argc)
         throw error(std::make_error_code(std::errc::invalid_argument), std::string(argument) + " wants a value");
       value = argv[++i];
     }
-    if (!detail::set_option(made, name, value))
-      throw error(std::make_error_code(std::errc::invalid_argument),
-                  "unknown option " + std::string(argument) + "; there are:\n" + node_options_help);
+    detail::set_option(made, name, value);
   }
   argc = kept;
   argv[argc] = nullptr;

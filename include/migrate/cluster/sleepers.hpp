@@ -21,7 +21,7 @@ public:
     bool earliest = false;
     {
       std::lock_guard guard(lock_);
-      auto at = by_time_.emplace(when, sleeper{&task, task.id});
+      auto at = by_time_.emplace(when, &task);
       if (auto [old, fresh] = by_task_.try_emplace(&task, at); !fresh) {
         by_time_.erase(old->second);
         old->second = at;
@@ -40,20 +40,16 @@ public:
   }
 
 private:
-  struct sleeper {
-    resident* task;
-    task_id id;
-  };
-  using schedule = std::multimap<steady_point, sleeper>;
+  using schedule = std::multimap<steady_point, resident*>;
 
   void arm() {
     steady_point now = std::chrono::steady_clock::now();
     std::lock_guard guard(lock_);
     while (!by_time_.empty() && by_time_.begin()->first <= now) {
-      sleeper due = by_time_.begin()->second;
-      by_task_.erase(due.task);
+      resident* due = by_time_.begin()->second;
+      by_task_.erase(due);
       by_time_.erase(by_time_.begin());
-      if (due.task->id == due.id) this_scheduler->wake(*due.task);
+      this_scheduler->wake(*due); // whoever it is by now: see resident.hpp
     }
     loop_.cancel(timer_);
     if (!by_time_.empty()) timer_ = loop_.at(by_time_.begin()->first, [this] { arm(); });

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <deque>
@@ -144,7 +145,7 @@ struct inbox {
   std::unordered_map<task_id, std::uint64_t> expected; // next sequence of senders that wrote from away
   mail_queue held;                                     // told when the task's move is over
   std::vector<std::unique_ptr<mail_channel>> channels;
-  std::size_t unseen = 0;  // letters in all channels
+  std::atomic<std::size_t> unseen{0}; // letters in all channels; only the task makes it larger
   bool settling = false;   // the sender waits for `unseen` to fall
 
   inbox() = default;

@@ -67,7 +67,11 @@ private:
   bool tell_again(task_id to, const mail_waiter& who);
   // False when the sender waits there no more: it has moved, and sends again from where it is.
   void tell_of_room(resident& receiver, task_id to, std::uint64_t key);
-  inbox& box_of(resident& task);
+  static inbox& box_of(resident& task); // with its lock held
+  static inbox* look_into(resident& running) noexcept {
+    // Null when there is none yet. For the task itself, which needs no lock to know that it has sent nothing.
+    return std::atomic_ref(running.mail).load(std::memory_order_acquire);
+  }
 
   static constexpr std::uint64_t again = ~std::uint64_t{0}; // no sequence: the receiver can take mail again
   static constexpr std::size_t window_bytes = std::size_t{4} << 20;
@@ -81,7 +85,7 @@ private:
 inline constinit post_office* this_post = nullptr;
 
 inline inbox& post_office::box_of(resident& task) {
-  if (task.mail == nullptr) task.mail = new inbox;
+  if (task.mail == nullptr) std::atomic_ref(task.mail).store(new inbox, std::memory_order_release);
   return *task.mail;
 }
 
@@ -125,9 +129,10 @@ inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool
 
 inline post_office::sent post_office::send_here(resident& from, task_id to, std::uint64_t key,
                                                 const void* data, std::size_t bytes) {
-  if (from.mail != nullptr && from.mail->unseen > 0) {
+  inbox* box = look_into(from);
+  if (box != nullptr && box->unseen.load(std::memory_order_relaxed) > 0) {
     held guard(from.lock);
-    mail_channel* channel = from.mail->find_channel(to);
+    mail_channel* channel = box->find_channel(to);
     if (channel != nullptr && !channel->unseen.empty()) return sent::away; // it must queue behind those
   }
   letter* mail = letter_stock::make(from.id, key, 0, data, bytes);
@@ -158,17 +163,19 @@ inline bool post_office::send_away(resident& from, task_id to, std::uint64_t key
 }
 
 inline errc post_office::take_failure(resident& from, task_id to) noexcept {
-  if (from.mail == nullptr) return errc::ok;
+  inbox* box = look_into(from);
+  if (box == nullptr) return errc::ok;
   held guard(from.lock);
-  mail_channel* channel = from.mail->find_channel(to);
+  mail_channel* channel = box->find_channel(to);
   return channel == nullptr ? errc::ok : channel->failed;
 }
 
 inline bool post_office::settled(resident& task, std::size_t most) noexcept {
-  if (task.mail == nullptr) return true;
+  inbox* box = look_into(task);
+  if (box == nullptr) return true;
   held guard(task.lock);
-  if (task.mail->unseen <= most) return true;
-  task.mail->settling = true;
+  if (box->unseen <= most) return true;
+  box->settling = true;
   return false;
 }
 

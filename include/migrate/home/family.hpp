@@ -102,12 +102,10 @@ inline resident& enter(const birth& born, control_block& control) {
 
 inline end_waiter waiter_for(resident* task, thread_waiter& blocked) noexcept {
   end_waiter who;
-  if (task != nullptr) {
+  if (task != nullptr)
     who.local = task;
-    who.joiner = task->id;
-  } else {
+  else
     who.thread = &blocked;
-  }
   return who;
 }
 

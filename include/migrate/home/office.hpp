@@ -449,7 +449,7 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
 
 inline void home_office::tell_waiter(const end_waiter& who, task_id) noexcept {
   if (who.local != nullptr) {
-    if (who.local->id == who.joiner) this_scheduler->wake(*who.local);
+    this_scheduler->wake(*who.local); // whoever it is by now: see resident.hpp
   } else if (who.thread != nullptr) {
     who.thread->wake();
   } else {

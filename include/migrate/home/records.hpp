@@ -19,7 +19,6 @@ namespace migrate::detail {
 struct end_waiter {
   // Who is told when a task ends. One at a time: a task's handle has one owner.
   resident* local = nullptr; // a task on this node
-  task_id joiner;
   thread_waiter* thread = nullptr;
   node_id node = no_node; // a task elsewhere: the call to answer there
   std::uint64_t call = 0;

@@ -40,13 +40,18 @@ public:
     held guard(lock_);
     for (auto& block : blocks_)
       for (std::size_t i = 0; i < block_size; ++i)
-        if (block[i].id) visit(block[i]);
+        if (occupied(block[i])) visit(block[i]);
   }
 
   std::size_t count() const noexcept { return count_.load(std::memory_order_relaxed); }
 
 private:
   static constexpr std::size_t block_size = 256;
+
+  static bool occupied(resident& record) noexcept {
+    held guard(record.lock);
+    return static_cast<bool>(record.id);
+  }
 
   spin_lock lock_;
   resident* free_ = nullptr;
@@ -71,17 +76,18 @@ inline resident& residents::enter(task_id id, std::uint64_t epoch, control_block
     task = free_;
     free_ = task->next;
   }
-  task->next = nullptr;
-  task->control = control;
-  task->epoch = epoch;
-  task->wants.store(0, std::memory_order_relaxed);
-  task->pins.store(0, std::memory_order_relaxed);
-  task->signalled.store(false, std::memory_order_relaxed);
-  task->mail = nullptr;
-  task->move = nullptr;
-  task->open_call = 0;
   {
+    // Whoever still has a pointer to the task that was here before looks under the lock.
     held guard(task->lock);
+    task->next = nullptr;
+    task->control = control;
+    task->epoch = epoch;
+    task->wants.store(0, std::memory_order_relaxed);
+    task->pins.store(0, std::memory_order_relaxed);
+    task->signalled.store(false, std::memory_order_relaxed);
+    task->mail = nullptr;
+    task->move = nullptr;
+    task->open_call = 0;
     task->state.store(state, std::memory_order_relaxed);
     task->id = id;
   }

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <migrate/id.hpp>
+#include <migrate/memory/sanitizers.hpp>
 
 namespace migrate {
 
@@ -20,8 +21,8 @@ inline constexpr std::size_t span_size = 64 * 1024;
 
 #ifdef MIGRATE_PLAN_BASE
 inline constexpr std::uintptr_t plan_base = MIGRATE_PLAN_BASE;
-#elif defined(__SANITIZE_THREAD__)
-inline constexpr std::uintptr_t plan_base = 0x7d00'0000'0000; // within ThreadSanitizer's high range
+#elif defined(MIGRATE_TSAN)
+inline constexpr std::uintptr_t plan_base = 0x7e80'0000'0000; // ThreadSanitizer's high range, below all libraries
 #else
 inline constexpr std::uintptr_t plan_base = 0x1100'0000'0000; // above AddressSanitizer's shadow, below PIEs
 #endif
@@ -40,14 +41,14 @@ inline constexpr std::size_t region_classes = 4;
 
 inline constexpr std::size_t tebibyte = std::size_t{1} << 40;
 
-#ifdef __SANITIZE_THREAD__
+#ifdef MIGRATE_TSAN
 inline constexpr std::array<class_layout, region_classes> plan = {{
-    {plan_base, 20, 128 * 1024, 4096},
-    {plan_base + tebibyte / 8, 26, 2048, 64},
-    {plan_base + tebibyte / 4, 32, 32, 2},
-    {plan_base + 3 * tebibyte / 8, 36, 2, 1},
+    {plan_base, 20, 64 * 1024, 4096},
+    {plan_base + tebibyte / 16, 26, 1024, 64},
+    {plan_base + 2 * tebibyte / 16, 32, 16, 2},
+    {plan_base + 3 * tebibyte / 16, 36, 1, 1},
 }};
-inline constexpr std::size_t plan_size = tebibyte / 2;
+inline constexpr std::size_t plan_size = tebibyte / 4;
 #else
 inline constexpr std::array<class_layout, region_classes> plan = {{
     {plan_base, 20, 8 * 1024 * 1024, 64 * 1024},

@@ -31,7 +31,7 @@ public:
   std::uint64_t open(node_id peer, resident* task, thread_waiter* thread) {
     held guard(lock_);
     std::uint64_t number = ++last_;
-    calls_.emplace(number, entry{peer, task, task != nullptr ? task->id : task_id{}, thread, std::nullopt});
+    calls_.emplace(number, entry{peer, task, thread, std::nullopt});
     return number;
   }
   // `task` or `thread` is woken by the answer.
@@ -73,14 +73,13 @@ private:
   struct entry {
     node_id peer;
     resident* task;
-    task_id id;
     thread_waiter* thread;
     std::optional<answer> got;
   };
 
   static void wake(entry& call) {
     if (call.thread != nullptr) call.thread->wake();
-    if (call.task != nullptr && call.task->id == call.id) this_scheduler->wake(*call.task);
+    if (call.task != nullptr) this_scheduler->wake(*call.task); // whoever it is by now: see resident.hpp
   }
 
   spin_lock lock_;

@@ -88,6 +88,7 @@ private:
   store_state& store_;
   task_id task_;
   std::uint64_t generation_ = 0;
+  bool folder_may_be_new_; // so that its own name need not be on the disk yet
   descriptor file_;
   std::uint64_t written_ = 0;
   std::size_t waiting_ = 0;
@@ -97,7 +98,7 @@ private:
 // Until finish() returns nothing of it can be seen, and when it does not get there nothing stays.
 
 inline image_writer::image_writer(store_state& store, task_id task, std::uint64_t after)
-    : store_(store), task_(task) {
+    : store_(store), task_(task), folder_may_be_new_(after == 0) {
   if (after == 0) {
     folder_contents there = list_generations(store.images.get(), task);
     if (there.reason == 0) after = there.highest();
@@ -119,7 +120,7 @@ inline void image_writer::open_file(std::uint64_t after) {
     } else if (errno == ENOENT) {
       if (::mkdirat(store_.images.get(), image_name(task_).c_str(), 0700) != 0 && errno != EEXIST)
         fail(errno);
-      if (store_.options.durable && ::fsync(store_.images.get()) != 0) fail(errno);
+      folder_may_be_new_ = true;
       continue;
     } else if (errno != EEXIST) {
       fail(errno);
@@ -190,7 +191,7 @@ inline void image_writer::put_in_place() {
   }
   if (!store_.options.durable) return;
   descriptor folder(::openat(images, image_name(task_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder && ::fsync(folder.get()) == 0) return;
+  if (folder && ::fsync(folder.get()) == 0 && (!folder_may_be_new_ || ::fsync(images) == 0)) return;
   reason = errno;
   ::unlinkat(images, to.c_str(), 0);
   fail(reason);

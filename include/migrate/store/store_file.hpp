@@ -147,6 +147,9 @@ inline std::unique_ptr<store_state> open_store(const std::string& path, const st
   check_owner(status, path + "/images", "use a store of your own, with mode 700");
   if (!options.read_only && ::faccessat(root, "images", W_OK | X_OK, AT_EACCESS) != 0)
     throw_store_error(errno, "write to the store", path);
+  // Commits sync what lies below `images`. What they lie in may have been made just now, by whoever was the first.
+  if (options.durable && !options.read_only && ::syncfs(root) != 0)
+    throw_store_error(errno, "sync the store", path);
   return state;
 }
 // Throws as store::open.

@@ -24,7 +24,8 @@ struct store_options {
   // Open it although it cannot be written.
 
   bool durable = false;
-  // Have commits survive the loss of the host, by fsync, not only that of the process.
+  // Have commits survive the loss of the host, by fsync, not only that of the process. Bases of such commits
+  // must have been committed in the same way.
 
   bool skip_unchanged = true;
   // Leave out of a commit those dirty pages that hold what the base image holds; they are compared

@@ -12,6 +12,7 @@
 #include <boost/context/preallocated.hpp>
 
 #include <migrate/memory/current_heap.hpp>
+#include <migrate/memory/sanitizers.hpp>
 #include <migrate/task/locale_slot.hpp>
 #include <migrate/task/processor.hpp>
 
@@ -19,29 +20,8 @@
 #error "migrate: Boost.Context must use its fcontext implementation; undefine BOOST_USE_UCONTEXT"
 #endif
 
-#if defined(__SANITIZE_ADDRESS__)
-#define MIGRATE_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define MIGRATE_ASAN 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define MIGRATE_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define MIGRATE_TSAN 1
-#endif
-#endif
 // For functions that replace the stack protector's canary: a check of their own would fail.
 #define MIGRATE_CHANGES_THREAD_WORDS __attribute__((noinline, no_stack_protector))
-
-#ifdef MIGRATE_ASAN
-#include <sanitizer/common_interface_defs.h>
-#endif
-#ifdef MIGRATE_TSAN
-#include <sanitizer/tsan_interface.h>
-#endif
 
 // The Itanium C++ ABI's exception state of a thread (section 2.2.2), as libsupc++ lays it out.
 namespace __cxxabiv1 {
@@ -86,6 +66,23 @@ struct context {
 #ifdef MIGRATE_TSAN
   void* sanitizer_fiber = nullptr;
 #endif
+
+  void enter_process() noexcept {
+#ifdef MIGRATE_ASAN
+    fake_stack = nullptr;
+    // Frames of an earlier task there may have been left without a return.
+    __asan_unpoison_memory_region(stack_bottom, stack_bytes);
+#endif
+#ifdef MIGRATE_TSAN
+    sanitizer_fiber = __tsan_create_fiber(0);
+#endif
+  }
+  void leave_process() noexcept {
+#ifdef MIGRATE_TSAN
+    __tsan_destroy_fiber(sanitizer_fiber);
+#endif
+  }
+  // What the sanitizers hear of a task: when it starts in this process or arrives, and when it is gone.
 
   [[gnu::always_inline]] void save(const thread_state& thread) noexcept {
     stack_pointer = processor::stack_pointer();

@@ -1,6 +1,7 @@
 // Where the C library keeps a thread's locale.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstring>
 
@@ -9,8 +10,8 @@
 
 namespace migrate::detail {
 
-inline locale_t global_locale = LC_GLOBAL_LOCALE;
-// What stands in a thread's slot that uses the process's locale; the same on every node.
+inline std::atomic<locale_t> global_locale = LC_GLOBAL_LOCALE;
+// What stands in a thread's slot that uses the process's locale; the same on every node. Each worker finds it.
 
 inline const locale_t* find_locale_slot() noexcept {
   // The calling thread's, so that a switch between tasks can look at it without a call: uselocale(nullptr)
@@ -47,7 +48,7 @@ inline const locale_t* find_locale_slot() noexcept {
       &looking);
   ::uselocale(before);
   bool right = looking.matches == 1 && before == LC_GLOBAL_LOCALE;
-  if (right) global_locale = *looking.found;
+  if (right) global_locale.store(*looking.found, std::memory_order_relaxed);
   ::freelocale(second);
   ::freelocale(first);
   return right ? looking.found : nullptr;

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <migrate/memory/sanitizers.hpp>
 #include <migrate/task/resident.hpp>
 #include <migrate/task/spin_lock.hpp>
 
@@ -16,11 +17,19 @@ namespace migrate::detail {
 class asymmetric_barrier {
 public:
   // A store-load barrier that costs its frequent side nothing: the rare side interrupts the others
-  // (membarrier(2)). Where the kernel has none, both sides pay for a full fence.
+  // (membarrier(2)). Where the kernel has none, both sides pay for a full fence; ThreadSanitizer knows neither,
+  // and both sides change a word for it to see.
 
-  static bool prepare() noexcept {
+#ifdef MIGRATE_TSAN
+  static void prepare() noexcept {}
+  static void frequent() noexcept { word_.fetch_add(1); }
+  static void rare() noexcept { word_.fetch_add(1); }
+
+private:
+  static inline std::atomic<unsigned> word_{0};
+#else
+  static void prepare() noexcept {
     cheap_ = ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
-    return cheap_;
   }
   [[gnu::always_inline]] static void frequent() noexcept {
     if (cheap_) [[likely]]
@@ -35,6 +44,7 @@ public:
 
 private:
   static inline bool cheap_ = false;
+#endif
 };
 
 class run_queue {
@@ -50,17 +60,17 @@ public:
     else
       tail_->next = task;
     tail_ = task;
-    ++size_;
+    resize(1);
     leave();
   }
 
   resident* pop() noexcept {
-    if (size_ == 0) return nullptr; // the owner's own hint: only thieves make it too large
+    if (size() == 0) return nullptr; // the owner's own hint: only thieves make it too large
     enter();
     resident* task = head_;
     if (task != nullptr) {
       head_ = task->next;
-      --size_;
+      resize(-1);
     }
     leave();
     return task;
@@ -69,7 +79,7 @@ public:
   resident* rotate(resident* last) noexcept {
     // Takes the first task and puts `last`, whose context is not saved yet, behind the others: thieves leave
     // it alone until saved(). Null, with nothing changed, when the queue is empty.
-    if (size_ == 0) return nullptr;
+    if (size() == 0) return nullptr;
     enter();
     resident* first = head_;
     if (first != nullptr) {
@@ -84,13 +94,15 @@ public:
   }
   void saved() noexcept { unsaved_.store(false, std::memory_order_release); }
 
-  std::size_t size() const noexcept { return size_; }
+  std::size_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
   // Exact for the owner; a hint for others.
 
   resident* steal(run_queue& into) noexcept;
   // Takes the older half: returns its first task and puts the others into the caller's own queue.
 
 private:
+  void resize(std::ptrdiff_t by) noexcept { size_.store(size() + by, std::memory_order_relaxed); } // inside only
+
   void enter() noexcept {
 #ifdef MIGRATE_TSAN
     guard_.lock();
@@ -114,7 +126,7 @@ private:
   }
 
   resident* head_ = nullptr;
-  std::size_t size_ = 0; // between the two, or compilers combine their stores by way of a vector register
+  std::atomic<std::size_t> size_{0}; // between the two, or compilers combine their stores by way of a vector register
   resident* tail_ = nullptr;
   std::atomic<bool> unsaved_{false}; // the last task's context is on its way out of a worker
   std::atomic<bool> owner_inside_{false};
@@ -126,7 +138,7 @@ inline resident* run_queue::steal(run_queue& into) noexcept {
 #ifdef MIGRATE_TSAN
   guard_.lock();
 #else
-  if (static_cast<volatile const std::size_t&>(size_) == 0) return nullptr;
+  if (size() == 0) return nullptr;
   if (!guard_.try_lock()) return nullptr;
   thief_.store(true, std::memory_order_relaxed);
   asymmetric_barrier::rare();
@@ -134,7 +146,7 @@ inline resident* run_queue::steal(run_queue& into) noexcept {
 #endif
   resident* first = nullptr;
   resident* rest = nullptr;
-  std::size_t there = size_ - (unsaved_.load(std::memory_order_acquire) ? 1 : 0);
+  std::size_t there = size() - (unsaved_.load(std::memory_order_acquire) ? 1 : 0);
   if (head_ != nullptr && there > 0) {
     first = head_;
     std::size_t half = (there + 1) / 2;
@@ -142,7 +154,7 @@ inline resident* run_queue::steal(run_queue& into) noexcept {
     std::size_t count = 1;
     for (; count < half; ++count) last = last->next;
     head_ = last->next;
-    size_ -= count;
+    resize(-static_cast<std::ptrdiff_t>(count));
     if (head_ == nullptr) tail_ = nullptr;
     rest = first == last ? nullptr : first->next;
     last->next = nullptr;

@@ -76,6 +76,9 @@ inline constinit std::atomic<std::uint32_t> attention{0};
 // How many reasons there are, in this process, for a safe point to look closer: tasks something is
 // wanted of, and torture mode.
 
+inline constinit scheduler* this_scheduler = nullptr;
+// The process's scheduler while it has a node.
+
 class scheduler {
 public:
   struct hooks {
@@ -90,13 +93,17 @@ public:
   };
 
   explicit scheduler(hooks calls) : hooks_(calls) {}
-  ~scheduler() { stop(); }
+  ~scheduler() {
+    stop();
+    this_scheduler = nullptr;
+  }
   scheduler(const scheduler&) = delete;
   scheduler& operator=(const scheduler&) = delete;
 
   void start(unsigned workers);
   void stop() noexcept;
-  // Returns when every worker has left its loop; tasks that still exist stay suspended for ever.
+  // Returns when every worker has left its loop; tasks that still exist stay suspended for ever. Other threads
+  // may go on to wake them until the scheduler is destroyed.
 
   void start_task(resident& task) noexcept {
     task.state.store(run_state::ready, std::memory_order_relaxed);
@@ -164,13 +171,14 @@ private:
   std::atomic<bool> sentinel_{false};
 };
 
-inline constinit scheduler* this_scheduler = nullptr;
-// The process's scheduler while it has a node.
-
 // ---------------------------------------------------------------------------------------------------
 
 [[gnu::always_inline]] inline void scheduler::arrive(boost::context::fiber&& last) noexcept {
   worker& here = *this_worker(); // not the worker that this context left
+#ifdef MIGRATE_ASAN
+  context& mine = here.current != nullptr ? here.current->control->suspended : here.loop;
+  __sanitizer_finish_switch_fiber(mine.fake_stack, &here.left->stack_bottom, &here.left->stack_bytes);
+#endif
   here.left->fiber = std::move(last);
   if (here.why == leaving::rotated) [[likely]]
     here.queue.saved();
@@ -207,9 +215,6 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& he
 #endif
   to.load(here.thread, from.locale);
   boost::context::fiber last = std::move(to.fiber).resume();
-#ifdef MIGRATE_ASAN
-  __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
-#endif
   arrive(std::move(last));
 }
 
@@ -493,15 +498,12 @@ inline void scheduler::start(unsigned count) {
 }
 
 inline void scheduler::stop() noexcept {
-  if (workers_.empty()) return;
-  stopping_.store(true);
+  if (stopping_.exchange(true)) return;
   for (auto& each : workers_) {
     each->signal.store(1);
     ::syscall(SYS_futex, &each->signal, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
   }
   for (auto& each : workers_) each->os_thread.join();
-  this_scheduler = nullptr;
-  workers_.clear();
 }
 
 } // namespace migrate::detail

@@ -84,9 +84,7 @@ inline task_id start_task(const unborn_task& fresh, node_id where) {
   control.suspended.stack_bottom = control.stack_limit();
   control.suspended.stack_bytes = stack.size;
 #endif
-#ifdef MIGRATE_TSAN
-  control.suspended.sanitizer_fiber = __tsan_create_fiber(0);
-#endif
+  control.suspended.enter_process();
   task_id id = control.id;
   resident& task = the_services->enter(fresh.born, control);
   the_services->start(task, where);

@@ -105,7 +105,7 @@ private:
   void discard(resident& task) noexcept;
   void gone(task_id task) noexcept;
   void tell_not_held(node_id home, task_id task);
-  resident* departing(task_id task) noexcept;
+  resident* departing(task_id id) noexcept;
   image image_of(task_id task);
 
   parts with_;
@@ -220,7 +220,7 @@ inline void transfer_engine::serve(resident& task) noexcept {
 
 inline failure transfer_engine::check_movable(resident& task) const {
   const context& suspended = task.control->suspended;
-  if (suspended.locale != LC_GLOBAL_LOCALE && suspended.locale != global_locale)
+  if (suspended.locale != LC_GLOBAL_LOCALE && suspended.locale != global_locale.load(std::memory_order_relaxed))
     return {make_error_code(errc::not_movable),
             "the task has set a locale of its own (uselocale), which belongs to this process"};
   if (suspended.exceptions.uncaught != 0)
@@ -450,12 +450,17 @@ inline void transfer_engine::give_up(resident& task, failure why) noexcept {
   with_.carriers.release(task, false);
 }
 
-inline resident* transfer_engine::departing(task_id task) noexcept {
-  held guard(lock_);
-  auto found = moving_.find(task);
-  if (found == moving_.end()) return nullptr;
-  return found->second->move != nullptr && found->second->move->phase == move_phase::offered ? found->second
-                                                                                             : nullptr;
+inline resident* transfer_engine::departing(task_id id) noexcept {
+  resident* task = nullptr;
+  {
+    held guard(lock_);
+    auto found = moving_.find(id);
+    if (found == moving_.end()) return nullptr;
+    task = found->second;
+  }
+  held guard(task->lock);
+  bool offered = task->id == id && task->move != nullptr && task->move->phase == move_phase::offered;
+  return offered ? task : nullptr;
 }
 
 inline void transfer_engine::on_refusal(node_id target, protocol::OfferRefusal::Reader message) {
@@ -502,6 +507,7 @@ inline void transfer_engine::vacate(resident& task) {
   region_number region = task.control->region;
   char* touched_end = end_of_touched(*task.control);
   move_order* order = task.move;
+  task.control->suspended.leave_process();
   with_.carriers.release(task, true);
   {
     held guard(lock_);
@@ -608,6 +614,7 @@ inline void transfer_engine::ended(resident& task) noexcept {
   }
   scheduler::answered(task, want_move);
   scheduler::answered(task, want_end);
+  task.control->suspended.leave_process();
   with_.carriers.release(task, true);
   if (order != nullptr) {
     answer_asker(order->asker, {make_error_code(errc::no_such_task), "task " + to_string(id) + " has ended"});
@@ -862,12 +869,7 @@ inline void transfer_engine::granted(resident& task) {
   ++control.moves;
   if (from.boot != with_.boot) control.clock_offset = from.clock - node_steady();
   control.heap.set_zeroed_from(std::max(control.heap.high_water(), static_cast<const char*>(from.garbage_end)));
-#ifdef MIGRATE_TSAN
-  control.suspended.sanitizer_fiber = __tsan_create_fiber(0);
-#endif
-#ifdef MIGRATE_ASAN
-  control.suspended.fake_stack = nullptr;
-#endif
+  control.suspended.enter_process();
   // The source hears of it before the task's first instruction can be seen by anybody.
   tell_taken(from.source, task.id, order->epoch);
   fault_point("target.taken");
