@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <memory>
 #include <unordered_map>
@@ -127,6 +128,7 @@ private:
 
   task_id init_;
   home_records& records_;
+  std::atomic<bool> any_{false}; // there has been a record
   spin_lock lock_;
   std::unordered_map<task_id, std::unique_ptr<process_record>> all_;
   std::unordered_map<task_id, group> groups_; // but for the home's first one
@@ -159,6 +161,7 @@ inline task_id process_table::home_parent(task_id task) {
 }
 
 inline process_record& process_table::insert(task_id task, task_id parent) {
+  any_.store(true, std::memory_order_relaxed);
   auto& fresh = all_[task];
   fresh = std::make_unique<process_record>();
   fresh->id = task;
@@ -221,6 +224,7 @@ inline void process_table::erase(process_record& task) {
 // --- births and ends -------------------------------------------------------------------------------------------------
 
 inline void process_table::born(task_id child, task_id parent, bool awaited) {
+  if (!awaited && !any_.load(std::memory_order_relaxed)) return; // who has no record is in the first group
   held guard(lock_);
   process_record* from = awaited ? make(parent) : find(parent);
   if (from == nullptr || (!awaited && from->group == init_ && !from->reaps_itself)) return;
