@@ -20,7 +20,10 @@
 #include <migrate/cluster/members.hpp>
 #include <migrate/cluster/options.hpp>
 #include <migrate/cluster/sleepers.hpp>
+#include <migrate/file/c_output.hpp>
 #include <migrate/file/post_office.hpp>
+#include <migrate/file/process_streams.hpp>
+#include <migrate/file/streams_at_home.hpp>
 #include <migrate/file/surroundings_at_home.hpp>
 #include <migrate/home/family.hpp>
 #include <migrate/home/home_clocks.hpp>
@@ -132,6 +135,8 @@ private:
   std::optional<detail::post_office> post_;
   std::optional<detail::home_surroundings> surroundings_;
   std::optional<detail::home_clocks> clocks_;
+  std::optional<detail::home_streams> streams_;
+  std::optional<detail::process_streams> process_streams_;
   detail::carrier_table carriers_;
   std::optional<detail::transfer_engine> engine_;
   std::optional<detail::sleepers> sleepers_;

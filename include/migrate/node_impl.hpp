@@ -188,6 +188,10 @@ inline void node::stop_cluster() {
   detail::the_process_parts.clear();
   detail::the_surroundings = nullptr;
   detail::the_clocks = nullptr;
+  process_streams_.reset();
+  detail::the_streams = nullptr;
+  streams_.reset();
+  detail::this_streams = nullptr;
   detail::this_clocks = nullptr;
   detail::this_node_mark = 0;
   detail::the_mail = nullptr;
@@ -277,6 +281,12 @@ inline void node::set_tables() {
   detail::the_process_parts.add({.inherit = detail::surroundings::inherit});
   detail::home_services.set(detail::service::process, detail::process::serve);
   detail::the_processes = &detail::process::services;
+  streams_.emplace();
+  detail::this_streams = &*streams_;
+  detail::the_streams = &detail::streams_at_home::services;
+  detail::home_services.set(detail::service::stream, detail::home_streams::on_request);
+  detail::the_process_parts.add({.ending = detail::stream_state::ending});
+  process_streams_.emplace();
   clocks_.emplace();
   detail::this_clocks = &*clocks_;
   detail::this_node_mark = network_->incarnation();

@@ -73,6 +73,10 @@ public:
     if (::write(input_, text.data(), text.size()) < 0) return;
   }
 
+  void close_input() {
+    if (input_ >= 0) ::close(std::exchange(input_, -1));
+  }
+
   static constexpr int hung = -1;
 
   int wait(std::chrono::seconds limit) {

@@ -17,6 +17,7 @@ struct time_state;    // home/: home's clock as the task knows it, timers
 struct surroundings;  // file/: working directory, umask, environment, identity
 struct file_table;    // file/: descriptors
 struct exit_list;     // task/: what exit() calls
+struct stream_state;  // file/: standard streams
 
 struct process_block {
   signal_state* signals = nullptr;
@@ -24,6 +25,7 @@ struct process_block {
   surroundings* around = nullptr;
   file_table* files = nullptr;
   exit_list* at_exit = nullptr;
+  stream_state* streams = nullptr;
   task_usage used;            // so far
   int status = 0;             // how it ended, in the form of wait(2)
   std::uint64_t requests = 0; // numbers those of its requests that home must not serve twice
