@@ -257,6 +257,7 @@ inline void node::set_tables() {
   home_.emplace(id_, *network_, *space_, *vacated_);
   post_.emplace(*home_, *network_);
   carriers_.add(detail::mail_carrier);
+  carriers_.add(detail::usage_carrier);
   detail::clock_skew = detail::skew_from_environment(id_);
   id128 boot = boot_id();
   boot.low ^= static_cast<std::uint64_t>(detail::clock_skew); // with other clocks it stands for another machine
@@ -279,6 +280,9 @@ inline void node::set_tables() {
   detail::the_surroundings = &detail::surroundings_at_home::services;
   detail::home_services.set(detail::service::surroundings, detail::surroundings_at_home::on_request);
   detail::the_process_parts.add({.inherit = detail::surroundings::inherit});
+  detail::the_process_parts.add({.inherit = [](detail::control_block& parent, detail::control_block& child) {
+    child.process.accounted = parent.process.accounted;
+  }});
   detail::home_services.set(detail::service::process, detail::process::serve);
   detail::the_processes = &detail::process::services;
   streams_.emplace();
@@ -296,6 +300,7 @@ inline void node::set_tables() {
   detail::the_services = &detail::node_calls::table;
   // Before anybody can be told of this node: tasks may come with the next message.
   scheduler_->start(options_.workers);
+  if (options_.usage) scheduler_->account_usage();
 }
 
 inline void node::say(const std::string& line) const {
@@ -338,6 +343,7 @@ inline std::vector<std::string> node::sibling_arguments() const {
   add("keepalive", std::to_string(options_.keepalive_ms));
   if (!options_.credentials.empty()) add("credentials", options_.credentials);
   if (options_.quiet) arguments.push_back("--migrate-quiet");
+  if (options_.usage) arguments.push_back("--migrate-usage");
   arguments.push_back("--migrate-helper");
   return arguments;
 }

@@ -164,7 +164,11 @@ const scenario_entry moved_while_reading{"moved while reading", [] {
     });
     for (int i = 0; i < 30; ++i) {
       migrate::print("moved %d\n", i);
-      reader.migrate_to(node_id(static_cast<std::uint16_t>(1 + i % 3)));
+      try {
+        reader.migrate_to(node_id(static_cast<std::uint16_t>(1 + i % 3)));
+      } catch (const migrate::error& refused) {
+        if (refused.code() != migrate::errc::move_in_progress) throw; // the last one, or torture's
+      }
     }
     migrate::print("say something\n");
     reader.join();

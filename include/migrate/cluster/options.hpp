@@ -27,6 +27,7 @@ struct node_options {
   std::uint64_t seed = 1;        // of torture
   std::size_t most_inline = 64 * 1024; // bytes of dirty pages that travel in the offer, not through the store
   unsigned keepalive_ms = 10'000;      // a node silent for so long is lost
+  bool usage = false;            // count what tasks use from their start, not from when they first ask
   bool quiet = false;            // no lines about the node's own doings on standard error
   bool helper = false;           // started by another node of this machine; ends with it
   std::vector<std::string> arguments; // for the nodes that this one starts: the program's own, after its name
@@ -48,6 +49,7 @@ inline constexpr const char* node_options_help =
     "  --migrate-torture=K[:SEED]  move every task at every K-th call into the library\n"
     "  --migrate-keepalive=MS      a node that is silent for so long is lost (10000)\n"
     "  --migrate-inline=BYTES      most dirty pages that travel in a move's offer (65536)\n"
+    "  --migrate-usage             count what tasks use from their start on\n"
     "  --migrate-quiet             no lines about the nodes themselves\n";
 
 namespace detail {
@@ -62,7 +64,7 @@ template <class N> N parse_number(std::string_view name, std::string_view text) 
 }
 
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
-                                                    "credentials", "torture", "keepalive", "inline", "quiet"};
+                                                    "credentials", "torture", "keepalive", "inline", "quiet",  "usage"};
 // Those that the environment may set; the command line has two more: helper, and help.
 
 inline void set_option(node_options& into, std::string_view name, std::string_view value) {
@@ -82,6 +84,8 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
     into.keepalive_ms = parse_number<unsigned>(name, value);
   else if (name == "inline")
     into.most_inline = parse_number<std::size_t>(name, value);
+  else if (name == "usage")
+    into.usage = value != "0";
   else if (name == "quiet")
     into.quiet = value != "0";
   else if (name == "helper")
@@ -127,7 +131,7 @@ inline node_options node_options::from(int& argc, char** argv) {
     if (name != "helper" && std::ranges::find(detail::node_option_names, name) == std::end(detail::node_option_names))
       throw error(std::make_error_code(std::errc::invalid_argument),
                   "unknown option " + std::string(argument) + "; there are:\n" + node_options_help);
-    if (equals == std::string_view::npos && name != "quiet" && name != "helper") {
+    if (equals == std::string_view::npos && name != "quiet" && name != "usage" && name != "helper") {
       if (i + 1 == argc)
         throw error(std::make_error_code(std::errc::invalid_argument), std::string(argument) + " wants a value");
       value = argv[++i];

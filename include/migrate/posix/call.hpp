@@ -1,11 +1,11 @@
 // From exceptions to errno.
 #pragma once
 
-#include <cerrno>
 #include <new>
 #include <system_error>
 
 #include <migrate/error.hpp>
+#include <migrate/posix/error_number.hpp>
 
 namespace migrate::posix::detail {
 
@@ -19,8 +19,7 @@ inline int error_number(const std::error_code& code) noexcept {
 }
 // EIO stands for what a manual page has no word for: home cannot be reached.
 
-[[gnu::noinline]] inline void set_error(int number) noexcept { errno = number; }
-// Of the thread that the task is on now: the address of errno must not be kept from before a wait.
+inline void set_error(int number) noexcept { errno = number; }
 
 template <class R, class F> R call(R failed, F&& body) noexcept {
   try {

@@ -1,7 +1,6 @@
 // clock_gettime(2), gettimeofday(2), time(2), nanosleep(2), clock_nanosleep(2), sleep(3), usleep(3).
 #pragma once
 
-#include <cerrno>
 #include <cstdint>
 #include <ctime>
 
@@ -10,6 +9,7 @@
 
 #include <migrate/clock.hpp>
 #include <migrate/posix/call.hpp>
+#include <migrate/usage.hpp>
 
 namespace migrate::posix {
 
@@ -32,7 +32,7 @@ inline std::int64_t to_nanoseconds(const timespec& time) noexcept {
   return (time.tv_sec > most ? most : std::int64_t{time.tv_sec}) * second + time.tv_nsec;
 }
 
-enum class time_source : std::uint8_t { wall, steady, none };
+enum class time_source : std::uint8_t { wall, steady, used, none };
 
 inline time_source source_of(clockid_t which) noexcept {
   switch (which) {
@@ -42,6 +42,8 @@ inline time_source source_of(clockid_t which) noexcept {
   case CLOCK_MONOTONIC_COARSE:
   case CLOCK_MONOTONIC_RAW:
   case CLOCK_BOOTTIME: return time_source::steady;
+  case CLOCK_PROCESS_CPUTIME_ID:
+  case CLOCK_THREAD_CPUTIME_ID: return time_source::used;
   default: return time_source::none;
   }
 }
@@ -80,10 +82,17 @@ inline int clock_gettime(clockid_t which, timespec* into) noexcept {
     detail::set_error(EINVAL);
     return -1;
   }
+  if (source == detail::time_source::used)
+    return detail::call(-1, [&] {
+      task_usage own = this_task::usage();
+      *into = detail::to_timespec(own.user + own.system);
+      return 0;
+    });
   *into = detail::to_timespec(detail::read(source));
   return 0;
 }
-// CLOCK_REALTIME and CLOCK_MONOTONIC, with their coarse and raw forms and CLOCK_BOOTTIME for the same.
+// CLOCK_REALTIME and CLOCK_MONOTONIC, with their coarse and raw forms and CLOCK_BOOTTIME for the same;
+// CLOCK_PROCESS_CPUTIME_ID for what the task has used (see this_task::usage).
 
 inline int clock_getres(clockid_t which, timespec* into) noexcept {
   if (detail::source_of(which) == detail::time_source::none) {
@@ -108,6 +117,7 @@ inline time_t time(time_t* into = nullptr) noexcept {
 
 inline int clock_nanosleep(clockid_t which, int flags, const timespec* wanted, timespec* left) noexcept {
   detail::time_source source = detail::source_of(which);
+  if (source == detail::time_source::used) return ENOTSUP;
   if (source == detail::time_source::none || !detail::valid(*wanted)) return EINVAL;
   bool absolute = (flags & TIMER_ABSTIME) != 0;
   if (!absolute) source = detail::time_source::steady; // setting the clock has no effect on a length of time

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include <migrate/posix/error_number.hpp>
+
 namespace migrate::posix {
 
 using pid_t = std::int64_t;

@@ -27,6 +27,7 @@ struct process_block {
   exit_list* at_exit = nullptr;
   stream_state* streams = nullptr;
   task_usage used;            // so far
+  bool accounted = false;     // somebody wants `used` to be right
   int status = 0;             // how it ended, in the form of wait(2)
   std::uint64_t requests = 0; // numbers those of its requests that home must not serve twice
 };

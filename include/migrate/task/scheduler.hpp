@@ -1,6 +1,7 @@
 // Workers, and how tasks get on and off them.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +22,7 @@
 #include <migrate/task/control_block.hpp>
 #include <migrate/task/resident.hpp>
 #include <migrate/task/run_queue.hpp>
+#include <migrate/task/usage.hpp>
 
 namespace migrate::detail {
 
@@ -39,6 +42,7 @@ struct worker {
   context* left = nullptr;     // whose context the next arrival stores
   resident* left_task = nullptr;
   leaving why = leaving::nothing;
+  std::atomic<bool> accounts{false}; // what tasks use of the thread is counted
   std::uint32_t ticks = 0;
   thread_state thread{};
   context loop;
@@ -47,6 +51,8 @@ struct worker {
   resident* handed = nullptr; // popped by a task for the loop to look at
   alignas(64) std::atomic<std::uint32_t> signal{0}; // futex: 1 wakes the sleeper
   bool idle = false;                                // guarded by the scheduler's idle lock
+  resident* charged = nullptr;                      // whose use of the thread is counted since `used_before`
+  task_usage used_before;
   std::thread os_thread;
 
   static constexpr std::size_t rescue_bytes = 64 * 1024;
@@ -142,6 +148,11 @@ public:
   static void begin(boost::context::fiber&& last) noexcept;
   // The first thing that a new context does.
 
+  void account_usage(worker& here) noexcept;
+  // Counts from now on what tasks use, and brings the running task's count up to date.
+  void account_usage() noexcept;
+  // The same before any task is running, or not from a task.
+
   std::size_t worker_count() const noexcept { return workers_.size(); }
 
 private:
@@ -156,6 +167,7 @@ private:
   static void arrive(boost::context::fiber&& last) noexcept;
   static void arrived_from_task(worker& here) noexcept;
   static void switch_to(worker& here, context& from, context& to) noexcept;
+  static void charge(worker& here) noexcept;
   void leave(worker& here, leaving why) noexcept;
 
   hooks hooks_;
@@ -203,7 +215,37 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& he
   // What has to be served is served by the loop.
 }
 
+[[gnu::noinline]] inline void scheduler::charge(worker& here) noexcept {
+  rusage now{};
+  ::getrusage(RUSAGE_THREAD, &now);
+  auto nanoseconds = [](const timeval& time) {
+    return std::int64_t{time.tv_sec} * 1'000'000'000 + std::int64_t{time.tv_usec} * 1000;
+  };
+  task_usage used{nanoseconds(now.ru_utime), nanoseconds(now.ru_stime), 0,           now.ru_minflt,
+                  now.ru_majflt,             now.ru_nvcsw,              now.ru_nivcsw};
+  if (here.charged != nullptr) {
+    task_usage& its = here.charged->control->process.used;
+    its += used;
+    its -= here.used_before;
+    its.most_resident = std::max(its.most_resident,
+                                 static_cast<std::int64_t>(here.charged->control->heap.reserved_bytes()));
+  }
+  here.used_before = used;
+  here.charged = here.current;
+}
+
+inline void scheduler::account_usage() noexcept {
+  for (auto& each : workers_) each->accounts.store(true, std::memory_order_relaxed);
+}
+
+inline void scheduler::account_usage(worker& here) noexcept {
+  if (!here.accounts.load(std::memory_order_relaxed)) account_usage();
+  charge(here);
+}
+
 [[gnu::always_inline]] inline void scheduler::switch_to(worker& here, context& from, context& to) noexcept {
+  if (here.accounts.load(std::memory_order_relaxed)) [[unlikely]]
+    charge(here);
   from.save(here.thread);
   here.left = &from;
 #ifdef MIGRATE_TSAN
@@ -287,6 +329,7 @@ inline boost::context::fiber scheduler::leave_finished(worker& here) noexcept {
   here.left = &here.current->control->suspended;
   here.why = leaving::finish;
   here.current = nullptr;
+  if (here.accounts.load(std::memory_order_relaxed)) charge(here);
 #ifdef MIGRATE_TSAN
   __tsan_switch_to_fiber(here.loop.sanitizer_fiber, 0);
 #endif

@@ -25,6 +25,15 @@ struct task_usage {
     involuntary_switches += other.involuntary_switches;
     return *this;
   }
+  task_usage& operator-=(const task_usage& earlier) noexcept { // of the same count; what is a maximum stays
+    user -= earlier.user;
+    system -= earlier.system;
+    minor_faults -= earlier.minor_faults;
+    major_faults -= earlier.major_faults;
+    voluntary_switches -= earlier.voluntary_switches;
+    involuntary_switches -= earlier.involuntary_switches;
+    return *this;
+  }
 };
 
 } // namespace migrate

@@ -19,4 +19,14 @@ inline constexpr carrier mail_carrier{
     }};
 // What has come and was not read, what was sent and is not confirmed, and the counters of both.
 
+inline constexpr carrier usage_carrier{
+    "usage", 1,
+    [](resident&) { return failure{}; },
+    [](resident&, byte_writer&) {},
+    [](resident& task, byte_reader&) {
+      if (task.control->process.accounted) this_scheduler->account_usage();
+    },
+    [](resident&, bool) noexcept {}};
+// What a task has used lies in its memory; that it is to be counted on is the node's to know.
+
 } // namespace migrate::detail
