@@ -67,7 +67,8 @@ class input_buffer final : public std::streambuf {
 private:
   int_type underflow() override {
     if (gptr() < egptr()) return traits_type::to_int_type(*gptr());
-    std::int64_t got = stream_read(bytes_, sizeof bytes_);
+    std::int64_t got = -EINTR;
+    while (got == -EINTR) got = stream_read(bytes_, sizeof bytes_); // the handlers of signals run in it
     if (got <= 0) return traits_type::eof();
     setg(bytes_, bytes_, bytes_ + got);
     return traits_type::to_int_type(*gptr());

@@ -64,7 +64,7 @@ public:
   }
 
 private:
-  std::array<process_part, 8> entries_{};
+  std::array<process_part, 16> entries_{};
   std::size_t count_ = 0;
 };
 
