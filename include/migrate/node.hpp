@@ -30,6 +30,7 @@
 #include <migrate/home/office.hpp>
 #include <migrate/home/process_calls.hpp>
 #include <migrate/home/request.hpp>
+#include <migrate/home/signals.hpp>
 #include <migrate/memory/dirty_pages.hpp>
 #include <migrate/memory/operators.hpp>
 #include <migrate/memory/region_space.hpp>
@@ -137,9 +138,11 @@ private:
   std::optional<detail::home_clocks> clocks_;
   std::optional<detail::home_streams> streams_;
   std::optional<detail::process_streams> process_streams_;
+  std::optional<detail::signal_office> signals_;
   detail::carrier_table carriers_;
   std::optional<detail::transfer_engine> engine_;
   std::optional<detail::sleepers> sleepers_;
+  std::optional<detail::sleepers> timers_; // of those that may run meanwhile
   std::optional<detail::child_nodes> children_;
   std::optional<detail::scheduler> scheduler_;
   detail::members members_;

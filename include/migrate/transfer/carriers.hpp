@@ -2,6 +2,7 @@
 #pragma once
 
 #include <migrate/file/post_office.hpp>
+#include <migrate/home/signals.hpp>
 #include <migrate/transfer/carrier.hpp>
 
 namespace migrate::detail {
@@ -28,5 +29,18 @@ inline constexpr carrier usage_carrier{
     },
     [](resident&, bool) noexcept {}};
 // What a task has used lies in its memory; that it is to be counted on is the node's to know.
+
+inline constexpr carrier signal_carrier{
+    "signals", 1,
+    [](resident&) { return failure{}; },
+    [](resident& task, byte_writer& out) { this_signals->encapsulate(task, out); },
+    [](resident& task, byte_reader& in) { this_signals->restore(task, in); },
+    [](resident& task, bool moved) noexcept {
+      if (moved)
+        this_signals->forget(task);
+      else
+        this_signals->go_on(task);
+    }};
+// What is pending, and the number of the last that came. Handlers, mask and timers lie in the region.
 
 } // namespace migrate::detail
