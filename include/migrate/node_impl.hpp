@@ -218,7 +218,6 @@ inline void node::stop_cluster() {
   detail::this_post = nullptr;
   detail::this_signals = nullptr;
   detail::the_signals = nullptr;
-  detail::the_process_parts.clear();
   detail::this_home = nullptr;
   detail::this_calling = {};
   detail::this_node = nullptr;
@@ -299,6 +298,7 @@ inline void node::set_tables() {
   detail::this_signals = &*signals_;
   detail::the_signals = &detail::node_calls::signal_table;
   detail::home_services.set(detail::service::signal, detail::signals::serve);
+  detail::the_process_hooks.post = detail::signals::post_from_home;
   detail::the_process_parts.add(detail::signals_part);
   detail::this_engine = &*engine_;
   detail::the_mail = &detail::mail::services;

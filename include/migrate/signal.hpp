@@ -54,6 +54,7 @@ struct signal_options {
   bool once = false;    // back to the default when the handler begins
   bool nested = false;  // the signal is not blocked while its handler runs
   bool stops = true;    // for SIGCHLD: children that stop or continue count
+  bool zombies = true;  // for SIGCHLD: children that end wait to be waited for
   signal_set blocked{}; // as well, while the handler runs
 };
 
@@ -73,12 +74,10 @@ inline void set_action(int number, signal_action action, const char* call) {
     throw error(std::make_error_code(std::errc::invalid_argument),
                 std::string(call) + ": what SIGKILL and SIGSTOP do cannot be changed");
   safe_point();
-  signal_state& state = own_signals();
-  state.actions[static_cast<std::size_t>(number - 1)] = std::move(action);
-  if (is_ignored(&state, number)) drop_pending(signal_bit(number));
+  replace_action(number, std::move(action));
 }
 
-inline std::error_code send_with(task_id to, int number, int code, std::uint64_t value) {
+inline std::error_code send_with(std::int64_t to, int number, int code, std::uint64_t value) {
   safe_point();
   node_services();
   if (number != 0 && !is_signal(number)) return std::make_error_code(std::errc::invalid_argument);
@@ -88,7 +87,7 @@ inline std::error_code send_with(task_id to, int number, int code, std::uint64_t
   what.user = ::getuid();
   what.value = value;
   if (resident* me = current_task()) what.sender = me->id;
-  int failed = to ? send_signal(static_cast<std::int64_t>(to.bits()), what) : ESRCH;
+  int failed = to != 0 ? send_signal(to, what) : ESRCH;
   return {failed, std::generic_category()};
 }
 
@@ -100,19 +99,29 @@ inline void throw_unsent(const std::error_code& code, task_id to, int number) {
 
 // --- sending
 
-inline void send_signal(task_id to, int number, std::error_code& code) { code = detail::send_with(to, number, SI_USER, 0); }
-inline void send_signal(task_id to, int number) { detail::throw_unsent(detail::send_with(to, number, SI_USER, 0), to, number); }
+inline void send_signal(task_id to, int number, std::error_code& code) { code = detail::send_with(static_cast<std::int64_t>(to.bits()), number, SI_USER, 0); }
+inline void send_signal(task_id to, int number) { detail::throw_unsent(detail::send_with(static_cast<std::int64_t>(to.bits()), number, SI_USER, 0), to, number); }
 // The receiver gets it exactly once, wherever it is and goes. Number 0 only looks whether the task is there. From any
 // thread of a node; a task may have moved when it returns. std::errc::no_such_process, or host_unreachable when the
 // receiver's home does not answer. As kill(2).
 
 inline void queue_signal(task_id to, int number, std::uint64_t value, std::error_code& code) {
-  code = detail::send_with(to, number, SI_QUEUE, value);
+  code = detail::send_with(static_cast<std::int64_t>(to.bits()), number, SI_QUEUE, value);
 }
 inline void queue_signal(task_id to, int number, std::uint64_t value) {
-  detail::throw_unsent(detail::send_with(to, number, SI_QUEUE, value), to, number);
+  detail::throw_unsent(detail::send_with(static_cast<std::int64_t>(to.bits()), number, SI_QUEUE, value), to, number);
 }
 // The same with a value. Signals from 32 on are delivered as often as they were sent, in order. As sigqueue(3).
+
+inline void signal_group(task_id group, int number, std::error_code& code) {
+  code = detail::send_with(-static_cast<std::int64_t>(group.bits()), number, SI_USER, 0);
+}
+inline void signal_group(task_id group, int number) {
+  std::error_code code;
+  signal_group(group, number, code);
+  detail::throw_unsent(code, group, number);
+}
+// To each member of a process group, wherever it is. As killpg(3).
 
 inline void raise_signal(int number) { send_signal(detail::self().id, number); }
 // To the task itself: its handler has run when this returns, unless the signal is blocked.
@@ -126,7 +135,8 @@ inline void on_signal(int number, signal_handler handler, const signal_options& 
   action.object = std::make_shared<const signal_handler>(std::move(handler));
   action.mask = how.blocked.bits();
   action.flags = (how.restart ? SA_RESTART : 0) | (how.once ? static_cast<int>(SA_RESETHAND) : 0) |
-                 (how.nested ? SA_NODEFER : 0) | (how.stops ? 0 : SA_NOCLDSTOP);
+                 (how.nested ? SA_NODEFER : 0) | (how.stops ? 0 : SA_NOCLDSTOP) |
+                 (how.zombies ? 0 : SA_NOCLDWAIT);
   detail::set_action(number, std::move(action), "on_signal");
 }
 // Has the handler run, as part of the task, at the next safe point after such a signal has come, or while the task

@@ -47,6 +47,13 @@ template <class... M> std::string end_of(task<M...>& ended) {
   return "it has not been killed";
 }
 
+void pester(task_id to) {
+  // Signals until it is told that it is enough: what it is for may not have begun when the first one comes.
+  mailbox<int> enough;
+  do send_signal(to, SIGUSR1);
+  while (!enough.receive_for(2ms));
+}
+
 void forever() {
   for (;;) this_task::sleep_for(1h);
 }
@@ -245,8 +252,9 @@ TEST_CASE("pause, sigwait, sigwaitinfo and sigtimedwait") {
     std::vector<std::int64_t> got;
     task_id me = this_task::id();
     on_signal(SIGUSR1, [](const signal_info&) {});
-    auto first = spawn([](task_id to) { send_signal(to, SIGUSR1); }, me);
+    auto first = spawn(pester, me);
     got.push_back(posix::pause() == -1 && errno == EINTR);
+    send(first.id(), 1);
     first.join();
 
     sigset_t waited = set_of({SIGUSR2, SIGRTMIN});
@@ -268,8 +276,9 @@ TEST_CASE("pause, sigwait, sigwaitinfo and sigtimedwait") {
     auto begun = std::chrono::steady_clock::now();
     got.push_back(posix::sigtimedwait(&waited, nullptr, &soon) == -1 && errno == EAGAIN);
     got.push_back(std::chrono::steady_clock::now() - begun >= 20ms);
-    auto third = spawn([](task_id to) { send_signal(to, SIGUSR1); }, me);
+    auto third = spawn(pester, me);
     got.push_back(posix::sigwaitinfo(&waited, nullptr) == -1 && errno == EINTR);
+    send(third.id(), 1);
     third.join();
     return got;
   });

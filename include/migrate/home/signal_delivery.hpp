@@ -8,10 +8,11 @@
 #include <optional>
 #include <utility>
 
+#include <migrate/home/process_services.hpp>
 #include <migrate/home/signal_services.hpp>
 #include <migrate/home/signal_state.hpp>
 #include <migrate/home/timers.hpp>
-#include <migrate/task/spawn.hpp>
+#include <migrate/task/ending.hpp>
 #include <migrate/task/this_task.hpp>
 #include <migrate/task/wait.hpp>
 
@@ -99,22 +100,6 @@ inline void post_to_self(const signal_info& what) {
 inline bool is_over(const control_block& control) noexcept { return control.outcome != outcome_kind::none; }
 // The task's function has returned: signals find it as they would a zombie.
 
-[[noreturn, gnu::noinline]] inline void end_by_signal(int number) {
-  // Automatic objects are not destroyed, as in a process that a signal ends: the region goes as a whole.
-  control_block& control = *self().control;
-  {
-    heap_scope own(&control.heap);
-    try {
-      throw error(errc::task_failed, "task " + to_string(control.id) + " was ended by signal " + std::to_string(number));
-    } catch (...) {
-      store_exception(control);
-    }
-    the_process_parts.ending();
-    the_services->settle();
-  }
-  this_scheduler->abandon(*this_worker());
-}
-
 [[gnu::noinline]] inline void stop_by_signal(int number) {
   // Parked until SIGCONT or SIGKILL comes: a stopped task can be moved, and stays stopped.
   if (!the_signals->tell_change(signal_change::stopped, number)) return;
@@ -177,7 +162,7 @@ inline after_signals act_on(const signal_info& got) {
     if (about_stops && (action.flags & SA_NOCLDSTOP) != 0) return after_signals::none;
     if (action.what == signal_action::kind::call) return run_handler(*state, got);
   }
-  if (default_of(got.number) == default_action::end) end_by_signal(got.number);
+  if (default_of(got.number) == default_action::end) end_task(killed_by(got.number), exit_handlers::skip);
   stop_by_signal(got.number);
   return after_signals::none;
 }
@@ -217,6 +202,20 @@ inline bool signal_waits_for(const resident& task) noexcept {
     open &= open - 1;
   }
   return false;
+}
+
+inline signal_action replace_action(int number, signal_action by) {
+  // Returns the one before. May wait: home reaps the children of a task that does not want to hear of them.
+  signal_state& state = own_signals();
+  auto policy = [](const signal_action& action) {
+    return std::pair(action.what == signal_action::kind::ignore || (action.flags & SA_NOCLDWAIT) != 0,
+                     (action.flags & SA_NOCLDSTOP) != 0);
+  };
+  auto wanted = policy(by);
+  signal_action before = std::exchange(state.actions[static_cast<std::size_t>(number - 1)], std::move(by));
+  if (is_ignored(&state, number)) drop_pending(signal_bit(number));
+  if (number == SIGCHLD && wanted != policy(before)) the_processes->set_child_policy(wanted.first, wanted.second);
+  return before;
 }
 
 // --- waiting for signals

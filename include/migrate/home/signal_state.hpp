@@ -75,7 +75,6 @@ struct signal_stack {
 struct signal_state {
   std::array<signal_action, signal_count> actions{};
   signal_bits mask = 0;
-  std::uint64_t requests = 0; // made of homes so far: each has its number, so that none is served twice
   int stopped_by = 0;         // the signal; 0: it is not stopped
   signal_stack stack;
   timer_list* timers = nullptr; // see timers.hpp

@@ -1,10 +1,13 @@
 // The way of a signal: from whoever sends it to the receiver's home, and from there to where the receiver is.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -228,9 +231,9 @@ inline void signal_office::restore(resident& task, byte_reader& in) {
   bool looks = own_timers(*task.control) != nullptr; // this node's clock is to be set for them
   held guard(task.lock);
   if (in.get<bool>()) {
-    // Home may have sent some here already, which are held.
     if (task.signals == nullptr) task.signals = new signal_inbox;
     task.signals->decode(in);
+    task.signals->held.clear(); // sent before the task was claimed for this node: home sends them again
     looks |= task.signals->waiting != 0;
   }
   if (looks) raise_attention(task);
@@ -282,8 +285,37 @@ namespace signals {
 
 enum class operation : std::uint8_t { send, change };
 
-inline int post_to_one(std::int64_t to, const signal_info& what, const request& asked, std::uint64_t number) {
-  return this_signals->post(task_id(static_cast<std::uint64_t>(to)), what, asked.task, number);
+inline constexpr std::int64_t everybody = -1;
+
+inline int post_to_all(const std::vector<task_id>& tasks, const signal_info& what, task_id from, std::uint64_t number) {
+  int result = ESRCH;
+  for (task_id each : tasks)
+    if (this_signals->post(each, what, from, number) == 0) result = 0;
+  return result;
+}
+
+inline int post_to(std::int64_t to, const signal_info& what, task_id from, std::uint64_t number) {
+  // As kill(2), of this home's tasks.
+  if (to > 0) return this_signals->post(task_id(static_cast<std::uint64_t>(to)), what, from, number);
+  process_table& processes = this_home->processes();
+  std::vector<task_id> tasks;
+  if (to == everybody) {
+    this_home->records().for_each([&](task_id each, home_record& record) {
+      if (!record.ended && each != from) tasks.push_back(each);
+    });
+    return post_to_all(tasks, what, from, number);
+  }
+  task_id group = to == 0 ? processes.where_is(from).group : task_id(static_cast<std::uint64_t>(-to));
+  if (!group || !processes.group_exists(group)) return ESRCH;
+  processes.for_each_in_group(group, [&](task_id each) { tasks.push_back(each); });
+  return tasks.empty() ? 0 : post_to_all(tasks, what, from, number); // a group of zombies is there
+}
+
+inline bool may_stop(task_id task, int signal) {
+  // POSIX: nobody of its session could continue a task of an orphaned group, so that a terminal's stop does not stop
+  // it. A home's first group is looked after by whoever started the cluster.
+  task_id group = this_home->processes().where_is(task).group;
+  return signal == SIGSTOP || group == init_task(task.home()) || !this_home->processes().is_orphaned(group);
 }
 
 inline void serve(const request& asked, byte_reader& in) {
@@ -294,38 +326,59 @@ inline void serve(const request& asked, byte_reader& in) {
     auto to = in.get<std::int64_t>();
     auto info = in.get<signal_info>();
     if (info.number != 0 && !is_signal(info.number)) throw error(errc::protocol, "there is no such signal");
-    made.first = static_cast<std::uint64_t>(post_to_one(to, info, asked, number));
+    made.first = static_cast<std::uint64_t>(post_to(to, info, asked.task, number));
   } else {
     auto change = in.get<signal_change>();
-    in.get<std::int32_t>();
-    this_signals->change_is_new(asked.task, number);
-    made.first = change == signal_change::stopped || change == signal_change::continued;
+    int signal = in.get<std::int32_t>();
+    made.first = change == signal_change::continued || may_stop(asked.task, signal);
+    if (made.first != 0 && this_signals->change_is_new(asked.task, number))
+      this_home->processes().set_state(
+          asked.task, change == signal_change::stopped ? process_state::stopped : process_state::running, signal);
   }
   reply(asked, std::move(made));
 }
 // The home's side of service::signal.
 
-inline std::uint64_t next_request() { return current_task() == nullptr ? 0 : ++own_signals().requests; }
+inline void post_from_home(task_id to, int signal, const child_event* about) {
+  signal_info what;
+  what.number = signal;
+  what.code = SI_KERNEL;
+  if (about != nullptr) {
+    what.code = about->code;
+    what.sender = about->child;
+    what.status = about->status;
+  }
+  this_signals->post(to, what);
+}
+
+inline int send_by(node_id home, std::int64_t to, const signal_info& what, std::uint64_t number) {
+  for (;;) {
+    called made = ask_home(home, service::signal, [&](byte_writer& out) {
+      out.put(operation::send);
+      out.put(number);
+      out.put(to);
+      out.put(what);
+    });
+    if (made.how == waited::moved) continue;
+    if (made.got.code == errc::ok) return static_cast<int>(made.got.first);
+    return made.got.code == errc::protocol ? EINVAL : EHOSTUNREACH;
+  }
+}
 
 inline int send(std::int64_t to, const signal_info& what) {
-  if (to <= 0) return ENOSYS;
-  std::uint64_t number = next_request();
-  for (;;) {
-    task_id target(static_cast<std::uint64_t>(to));
-    int problem = 0;
-    {
-      called made = ask_home(target.home(), service::signal, [&](byte_writer& out) {
-        out.put(operation::send);
-        out.put(number);
-        out.put(to);
-        out.put(what);
-      });
-      if (made.how == waited::moved) continue;
-      problem = made.got.code == errc::ok ? static_cast<int>(made.got.first)
-                : made.got.code == errc::protocol ? EINVAL : EHOSTUNREACH;
-    }
-    return problem;
+  resident* me = current_task();
+  std::uint64_t number = me == nullptr ? 0 : next_request();
+  if (to == everybody) {
+    std::array<node_id, 256> all;
+    std::size_t count = std::min(the_services->nodes(all.data(), all.size()), all.size());
+    int result = ESRCH;
+    for (std::size_t i = 0; i < count; ++i)
+      if (send_by(all[i], to, what, number) == 0) result = 0;
+    return result;
   }
+  if (to == 0 && me == nullptr) return ESRCH;
+  node_id home = to == 0 ? me->id.home() : task_id(static_cast<std::uint64_t>(to > 0 ? to : -to)).home();
+  return home == no_node ? ESRCH : send_by(home, to, what, number);
 }
 
 inline bool tell_change(signal_change what, int signal) {

@@ -246,13 +246,11 @@ inline int sigaction(int number, const struct sigaction* action, struct sigactio
   if (!in_task()) return fail(ENOSYS);
   if (!is_signal(number) || (action != nullptr && (signal_bit(number) & never_blocked) != 0)) return fail(EINVAL);
   safe_point();
-  signal_state& state = own_signals();
-  signal_action& slot = state.actions[static_cast<std::size_t>(number - 1)];
-  struct sigaction before = shown(slot);
-  if (action != nullptr) {
-    slot = action_of(*action);
-    if (is_ignored(&state, number)) drop_pending(signal_bit(number));
+  if (action == nullptr) {
+    if (old != nullptr) *old = shown(own_signals().actions[static_cast<std::size_t>(number - 1)]);
+    return 0;
   }
+  struct sigaction before = shown(replace_action(number, action_of(*action)));
   if (old != nullptr) *old = before;
   return 0;
 }
