@@ -294,6 +294,12 @@ inline void inherit_signals(control_block& parent, control_block& child) {
   child.process.signals = made;
 }
 
-inline constexpr process_part signals_part{.inherit = inherit_signals};
+inline void forget_timers(control_block& copy, task_id) noexcept {
+  if (timer_list* list = own_timers(copy))
+    for (interval_timer& each : list->timers) each = {.sends = each.sends};
+}
+// fork(2): a copy has the mask, the actions and the signal stack, but no timer, and nothing is pending for it.
+
+inline constexpr process_part signals_part{.inherit = inherit_signals, .copied = forget_timers};
 
 } // namespace migrate::detail

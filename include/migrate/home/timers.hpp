@@ -65,7 +65,7 @@ inline std::int64_t task_nanoseconds() noexcept { return task_now().time_since_e
     }
     change = earliest != std::numeric_limits<std::int64_t>::max() && box.wakes_at != earliest;
     if (change) box.wakes_at = earliest;
-    wake_when = steady_point(std::chrono::nanoseconds(earliest - me.control->clock_offset));
+    wake_when = steady_point(std::chrono::nanoseconds(earliest - me.control->clock_offset - clock_skew));
   }
   if (change) the_signals->wake_at(me, wake_when);
 }

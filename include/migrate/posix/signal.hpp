@@ -9,6 +9,7 @@
 #include <sys/time.h>
 #include <ucontext.h>
 
+#include <migrate/clock.hpp>
 #include <migrate/home/signal_delivery.hpp>
 #include <migrate/home/timers.hpp>
 #include <migrate/posix/errno.hpp>
@@ -442,12 +443,9 @@ inline int timer_settime(timer_t number, int flags, const itimerspec* given, iti
     return fail(EINVAL);
   timer_setting to{nanoseconds_of(given->it_value), nanoseconds_of(given->it_interval)};
   if ((flags & TIMER_ABSTIME) != 0 && to.left != 0) {
-    timespec now{};
-    if (timer->clock == CLOCK_REALTIME)
-      ::clock_gettime(CLOCK_REALTIME, &now);
-    else
-      now = to_timespec(task_nanoseconds());
-    to.left = std::max<std::int64_t>(to.left - nanoseconds_of(now), 1);
+    auto now = timer->clock == CLOCK_REALTIME ? migrate::clock::now().time_since_epoch()
+                                              : migrate::steady_clock::now().time_since_epoch();
+    to.left = std::max<std::int64_t>(to.left - std::chrono::nanoseconds(now).count(), 1);
   }
   timer_setting before = set_timer(*timer, to);
   if (old != nullptr) *old = {to_timespec(before.interval), to_timespec(before.left)};
