@@ -66,6 +66,8 @@ public:
   // no_node when it has ended or was never.
 
   resident* find_here(task_id task) noexcept;
+  resident* look_here(task_id task) noexcept;
+  // The same for a caller that compares the id under the resident's lock: it may be another task's.
   // The task's record if it is on this node, its home or not.
 
   // --- ends
@@ -241,9 +243,14 @@ inline node_id home_office::locate(task_id task) noexcept {
 inline resident* home_office::find_here(task_id task) noexcept {
   if (home_record* record = records_.find(task)) {
     held guard(record->lock);
-    return home_records::holds(*record, task) ? record->here : nullptr;
+    return home_records::holds(*record, task) ? record->here.load(std::memory_order_relaxed) : nullptr;
   }
   return residents_.find_foreign(task);
+}
+
+inline resident* home_office::look_here(task_id task) noexcept {
+  home_record* record = records_.find(task);
+  return record != nullptr ? record->here.load(std::memory_order_acquire) : residents_.find_foreign(task);
 }
 
 inline void home_office::end_here(resident& task) noexcept {
@@ -338,7 +345,7 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
       else
         put_back_closed(record->region);
     }
-    record->here = nullptr;
+    record->here.store(nullptr, std::memory_order_relaxed);
     if (record->detached || kept == nullptr) {
       records_.erase(task, *record);
     } else {

@@ -119,6 +119,12 @@ public:
   }
   // Has a worker serve a task that is frozen and stays so.
 
+  static bool unpark(resident& task) noexcept {
+    auto expected = run_state::parked;
+    return task.state.compare_exchange_strong(expected, run_state::ready);
+  }
+  // True: the task was parked, and is the caller's until it starts it.
+
   void wake(resident& task) noexcept;
   // Ends the task's park, or its next one. Any thread; a wake for nothing does no harm.
 
@@ -155,7 +161,8 @@ private:
   static void arrive(boost::context::fiber&& last) noexcept;
   static void arrived_from_task(worker& here) noexcept;
   static void switch_to(worker& here, context& from, context& to) noexcept;
-  void leave(worker& here, leaving why) noexcept;
+  void leave_to_loop(worker& here, leaving why) noexcept;
+  void stay(worker& here) noexcept;
 
   hooks hooks_;
   std::vector<std::unique_ptr<worker>> workers_;
@@ -195,6 +202,10 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& he
     if (!task.state.compare_exchange_strong(expected, run_state::parked)) { // woken meanwhile
       task.state.store(run_state::ready, std::memory_order_relaxed);
       here.queue.push(&task);
+    } else if (task.awaits.load(std::memory_order_relaxed) != 0 && task.anything_in.load() && unpark(task)) {
+      // It found its mail empty without the lock, so a letter may have come too early for its wake to end this
+      // park: such a wake changed the state before, and what it announces is seen now.
+      here.queue.push(&task);
     }
   } else if (here.why == leaving::finish) {
     here.loop.load(here.thread, ::uselocale(nullptr));
@@ -221,21 +232,10 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::begin(boost::context::fiber&
   arrive(std::move(last));
 }
 
-[[gnu::always_inline]] inline void scheduler::leave(worker& here, leaving why) noexcept {
+MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::leave_to_loop(worker& here, leaving why) noexcept {
   resident* task = here.current;
   here.left_task = task;
   here.why = why;
-  if (why == leaving::park && (++here.ticks & 63) != 0) {
-    if (resident* next = here.queue.pop()) {
-      if (next->wants.load(std::memory_order_relaxed) == 0) [[likely]] {
-        next->state.store(run_state::running, std::memory_order_relaxed);
-        here.current = next;
-        switch_to(here, task->control->suspended, next->control->suspended);
-        return;
-      }
-      here.handed = next;
-    }
-  }
   here.current = nullptr;
   switch_to(here, task->control->suspended, here.loop);
 }
@@ -258,28 +258,44 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::begin(boost::context::fiber&
       // The loop has to see to that one; this task stands in the queue already.
       task->state.store(run_state::ready, std::memory_order_relaxed);
       here.handed = next;
-      here.current = nullptr;
-      here.why = leaving::rotated;
-      switch_to(here, task->control->suspended, here.loop);
+      leave_to_loop(here, leaving::rotated);
       return;
     }
   }
-  leave(here, leaving::requeue);
+  leave_to_loop(here, leaving::requeue);
 }
 
-inline void scheduler::park(worker& here) noexcept {
+inline void scheduler::stay(worker& here) noexcept {
   resident& task = *here.current;
-  if (task.state.load(std::memory_order_relaxed) == run_state::woken) {
-    task.state.store(run_state::running, std::memory_order_relaxed);
-    // Whoever woke it may want it moved, and whoever parks again at once passes no safe point.
-    if (task.wants.load(std::memory_order_relaxed) != 0 && task.pins.load(std::memory_order_relaxed) == 0)
-      leave(here, leaving::serve);
+  task.state.store(run_state::running, std::memory_order_relaxed);
+  // Whoever woke it may want it moved, and whoever parks again at once passes no safe point.
+  if (task.wants.load(std::memory_order_relaxed) != 0 && task.pins.load(std::memory_order_relaxed) == 0)
+    leave_to_loop(here, leaving::serve);
+}
+
+[[gnu::always_inline]] inline void scheduler::park(worker& here) noexcept {
+  resident* task = here.current;
+  if (task->state.load(std::memory_order_relaxed) == run_state::woken) [[unlikely]] {
+    stay(here);
     return;
   }
-  leave(here, leaving::park);
+  if ((++here.ticks & 63) != 0) [[likely]] {
+    if (resident* next = here.queue.pop()) {
+      if (next->wants.load(std::memory_order_relaxed) == 0) [[likely]] {
+        next->state.store(run_state::running, std::memory_order_relaxed);
+        here.current = next;
+        here.left_task = task;
+        here.why = leaving::park;
+        switch_to(here, task->control->suspended, next->control->suspended);
+        return;
+      }
+      here.handed = next;
+    }
+  }
+  leave_to_loop(here, leaving::park);
 }
 
-inline void scheduler::serve_me(worker& here) noexcept { leave(here, leaving::serve); }
+inline void scheduler::serve_me(worker& here) noexcept { leave_to_loop(here, leaving::serve); }
 
 inline boost::context::fiber scheduler::leave_finished(worker& here) noexcept {
   here.left_task = here.current;
