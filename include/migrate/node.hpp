@@ -103,7 +103,7 @@ private:
   void on_connected(node_id node, const peer_info& info) override;
   void on_message(connection& from, node_id node, protocol::Message::Reader message,
                   kj::ArrayPtr<const kj::byte> attachment) override;
-  void on_disconnected(node_id node, const error& reason, bool process_is_gone) override;
+  void on_disconnected(node_id node, const error& reason, peer_loss how) override;
   void on_unreachable(node_id node, const error& reason, std::size_t dropped) override;
   void on_refused(const std::string& peer, const error& reason) override;
 

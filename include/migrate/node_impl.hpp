@@ -491,6 +491,7 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   case protocol::Message::OFFER: engine_->on_offer(peer, message.getOffer(), attachment); return;
   case protocol::Message::REFUSAL: engine_->on_refusal(peer, message.getRefusal()); return;
   case protocol::Message::TAKEN: engine_->on_taken(peer, message.getTaken()); return;
+  case protocol::Message::RUNNING: engine_->on_running(peer, message.getRunning()); return;
   case protocol::Message::STILL_HELD: engine_->on_still_held(peer, message.getStillHeld()); return;
   case protocol::Message::DISOWN: engine_->on_disown(peer, message.getDisown()); return;
   case protocol::Message::NOT_HELD: engine_->on_not_held(peer, message.getNotHeld()); return;
@@ -501,8 +502,14 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   }
 }
 
-inline void node::on_disconnected(node_id peer, const error& reason, bool process_is_gone) {
+inline void node::on_disconnected(node_id peer, const error& reason, peer_loss how) {
   if (id_ == no_node) return;
+  if (how == peer_loss::broken) {
+    engine_->on_connection_broken(peer, reason.what());
+    post_->on_node_lost(peer, false);
+    return;
+  }
+  bool process_is_gone = how == peer_loss::gone;
   if (peer == detail::family::registrar && options_.helper) {
     std::lock_guard guard(state_lock_);
     stopped_ = true;
@@ -526,7 +533,7 @@ inline void node::on_unreachable(node_id peer, const error& reason, std::size_t)
     state_changed_.notify_all();
     return;
   }
-  if (peer != no_node) on_disconnected(peer, reason, false);
+  if (peer != no_node) on_disconnected(peer, reason, peer_loss::unreachable);
 }
 
 inline void node::on_refused(const std::string& peer, const error& reason) {

@@ -62,6 +62,9 @@ public:
   // when that was done before, so that a doubled claim is answered alike. A holder that home could not
   // be told of has a larger epoch than home's record.
 
+  void runs_at(task_id task, std::uint64_t epoch, node_id holder) noexcept;
+  // The word of a holder that home could not be asked about.
+
   node_id locate(task_id task) noexcept;
   // no_node when it has ended or was never.
 
@@ -231,6 +234,16 @@ inline bool home_office::claim(task_id task, std::uint64_t epoch, node_id claima
     return true;
   }
   return record->epoch == epoch + 1 && record->place == claimant;
+}
+
+inline void home_office::runs_at(task_id task, std::uint64_t epoch, node_id holder) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return;
+  held guard(record->lock);
+  if (!home_records::holds(*record, task) || record->ended || record->epoch >= epoch) return;
+  record->epoch = epoch;
+  record->place = holder;
+  record->claimed_from = no_node;
 }
 
 inline node_id home_office::locate(task_id task) noexcept {

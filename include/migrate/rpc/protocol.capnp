@@ -116,6 +116,8 @@ struct Message {
     disown @26 :TaskEpoch;
     # From home to a node that was believed lost: home has told the task's waiters that it is lost, so it must not go
     # on there. `notHeld` answers when it is gone.
+    running @27 :TaskEpoch;
+    # To a home that is there again: the task went on here, at that epoch, when home could not be asked.
   }
 }
 

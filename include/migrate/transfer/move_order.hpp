@@ -54,6 +54,7 @@ struct move_order {
   std::size_t bytes = 0;                        // of dirty pages
   bool spawning = false;                        // the task has yet to begin: spawned for another node
   bool target_lost = false;                     // offered, and the target cannot be heard
+  bool target_gone = false;                     // its process has ended, too
   image offered;                                // the generation made for this move, if one was
   std::unique_ptr<arrival> incoming;            // on the target; on the source: the task comes back already
   std::chrono::steady_clock::time_point frozen_at;
