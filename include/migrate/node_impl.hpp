@@ -73,7 +73,8 @@ struct node_calls {
 
   static void finished(void* owner, resident& task) noexcept {
     node& here = *static_cast<node*>(owner);
-    here.report_end(task);
+    if (task.id.home() == here.id_ && task.control->outcome == outcome_kind::exception)
+      here.report_exception(task.id, task.control->name, task.control->outcome_bytes, task.control->outcome_size);
     here.engine_->ended(task);
     here.home_->end_here(task);
   }
@@ -264,16 +265,14 @@ inline void node::sweep_regions() {
   if (vacated_->sweep()) loop_.after(detail::vacated_regions::patience, [this] { sweep_regions(); });
 }
 
-inline void node::report_end(detail::resident& task) {
-  // An exception that nobody will ask for must not vanish.
-  const detail::control_block& control = *task.control;
-  if (control.outcome != detail::outcome_kind::exception || task.id.home() != id_) return;
-  if (!home_->detached(task.id)) return;
+inline void node::report_exception(task_id task, const char* name, const std::byte* bytes, std::size_t size) {
+  // One that nobody will ask for must not vanish.
+  if (!home_->detached(task)) return;
   try {
-    byte_reader reader(control.outcome_bytes, control.outcome_size);
+    byte_reader reader(bytes, size);
     detail::throw_encoded_exception(reader);
   } catch (const std::exception& thrown) {
-    say("detached task " + to_string(task.id) + (control.name[0] != 0 ? std::string(" (") + control.name + ")" : "") +
+    say("detached task " + to_string(task) + (*name != 0 ? std::string(" (") + name + ")" : "") +
         " ended by an exception: " + thrown.what());
   }
 }
@@ -484,7 +483,14 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   case protocol::Message::JOIN: family::on_join(peer, message.getJoin()); return;
   case protocol::Message::RELEASE: home_->release(task_id(message.getRelease())); return;
   case protocol::Message::LOCATE: family::on_locate(peer, message.getLocate()); return;
-  case protocol::Message::ENDED: family::on_ended(peer, message.getEnded(), attachment); return;
+  case protocol::Message::ENDED: {
+    auto ended = message.getEnded();
+    if (ended.getKind() == static_cast<std::uint8_t>(outcome_kind::exception))
+      report_exception(task_id(ended.getTask()), "", reinterpret_cast<const std::byte*>(attachment.begin()),
+                       attachment.size());
+    family::on_ended(peer, ended, attachment);
+    return;
+  }
   case protocol::Message::ENDED_SEEN: home_->end_seen(task_id(message.getEndedSeen())); return;
   case protocol::Message::CLAIM: engine_->on_claim(peer, message.getClaim()); return;
   case protocol::Message::MOVE: engine_->on_move(peer, message.getMove()); return;
