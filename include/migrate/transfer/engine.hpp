@@ -608,10 +608,12 @@ inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> i
     held guard(lock_);
     moving_[id] = &task;
   }
-  if (small)
+  if (small) {
     lay_out(task);
-  else
-    this_scheduler->serve_later(task);
+    return;
+  }
+  attention.fetch_add(1); // for the bit that serve_later() sets, and scheduler::answered() takes back
+  this_scheduler->serve_later(task);
 }
 
 inline void transfer_engine::lay_out(resident& task) {
@@ -664,10 +666,11 @@ inline void transfer_engine::lay_out(resident& task) {
     }
   } catch (const std::exception& reason) {
     const auto* known = dynamic_cast<const error*>(&reason);
-    refuse(from.source, id, epoch,
-           {known != nullptr ? known->code() : make_error_code(errc::move_refused), reason.what()});
+    failure why{known != nullptr ? known->code() : make_error_code(errc::move_refused), reason.what()};
+    node_id source = from.source;
     if (!opened) from.region = {};
     drop_arrival(task);
+    refuse(source, id, epoch, why); // last: the source may offer the task again at once
     return;
   }
   node_id source = from.source;
@@ -789,10 +792,12 @@ inline void transfer_engine::on_claim_answer(task_id id, const answer& verdict) 
   }
   if (phase == move_phase::claiming) {
     if (verdict.code != errc::ok) {
-      refuse(task->move->incoming->source, id, task->move->epoch,
+      node_id source = task->move->incoming->source;
+      std::uint64_t epoch = task->move->epoch;
+      drop_arrival(*task);
+      refuse(source, id, epoch,
              {make_error_code(errc::home_unreachable),
               "home " + to_string(id.home()) + " did not answer the target's claim: " + verdict.what});
-      drop_arrival(*task);
     } else if (verdict.first == 1) {
       granted(*task);
     } else {
