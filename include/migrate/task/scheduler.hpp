@@ -160,6 +160,7 @@ private:
   void wake_one() noexcept;
   static void arrive(boost::context::fiber&& last) noexcept;
   static void arrived_from_task(worker& here) noexcept;
+  static bool came_too_early(const resident& task) noexcept;
   static void switch_to(worker& here, context& from, context& to) noexcept;
   void leave_to_loop(worker& here, leaving why) noexcept;
   void stay(worker& here) noexcept;
@@ -192,6 +193,14 @@ private:
     arrived_from_task(here);
 }
 
+inline bool scheduler::came_too_early(const resident& task) noexcept {
+  // Whether something that should end the park that has just begun came when its wake still saw the task in a queue, or
+  // running: such a wake changed the state before, and what it announces is seen now. An order to be served is looked
+  // for before the task runs, and a letter by a receiver that holds no lock.
+  if (task.wants.load() != 0 && task.pins.load(std::memory_order_relaxed) == 0) return true;
+  return task.awaits.load(std::memory_order_relaxed) != 0 && task.anything_in.load();
+}
+
 MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& here) noexcept {
   if (here.why == leaving::requeue) {
     here.left_task->state.store(run_state::ready, std::memory_order_relaxed);
@@ -202,9 +211,7 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& he
     if (!task.state.compare_exchange_strong(expected, run_state::parked)) { // woken meanwhile
       task.state.store(run_state::ready, std::memory_order_relaxed);
       here.queue.push(&task);
-    } else if (task.awaits.load(std::memory_order_relaxed) != 0 && task.anything_in.load() && unpark(task)) {
-      // It found its mail empty without the lock, so a letter may have come too early for its wake to end this
-      // park: such a wake changed the state before, and what it announces is seen now.
+    } else if (came_too_early(task) && unpark(task)) {
       here.queue.push(&task);
     }
   } else if (here.why == leaving::finish) {
