@@ -110,12 +110,12 @@ private:
   void on_grant(node_id asker, protocol::GrantRequest::Reader message);
   void on_members(capnp::List<protocol::Member>::Reader list);
   void sweep_regions();
-  void report_end(detail::resident& task);
+  void report_exception(task_id task, const char* name, const std::byte* bytes, std::size_t size);
 
   void on_connected(node_id node, const peer_info& info) override;
   void on_message(connection& from, node_id node, protocol::Message::Reader message,
                   kj::ArrayPtr<const kj::byte> attachment) override;
-  void on_disconnected(node_id node, const error& reason, bool process_is_gone) override;
+  void on_disconnected(node_id node, const error& reason, peer_loss how) override;
   void on_unreachable(node_id node, const error& reason, std::size_t dropped) override;
   void on_refused(const std::string& peer, const error& reason) override;
 

@@ -96,7 +96,8 @@ struct node_calls {
 
   static void finished(void* owner, resident& task) noexcept {
     node& here = *static_cast<node*>(owner);
-    here.report_end(task);
+    if (task.id.home() == here.id_ && ended_by_exception(task.control->outcome, task.control->process.status))
+      here.report_exception(task.id, task.control->name, task.control->outcome_bytes, task.control->outcome_size);
     here.engine_->ended(task);
     here.home_->end_here(task);
   }
@@ -340,17 +341,14 @@ inline void node::sweep_regions() {
   if (vacated_->sweep()) loop_.after(detail::vacated_regions::patience, [this] { sweep_regions(); });
 }
 
-inline void node::report_end(detail::resident& task) {
-  // An exception that nobody will ask for must not vanish.
-  const detail::control_block& control = *task.control;
-  if (control.outcome != detail::outcome_kind::exception || task.id.home() != id_) return;
-  if (control.process.status != detail::killed_by(SIGABRT)) return; // it called exit(), or a signal ended it
-  if (!home_->detached(task.id)) return;
+inline void node::report_exception(task_id task, const char* name, const std::byte* bytes, std::size_t size) {
+  // One that nobody will ask for must not vanish.
+  if (!home_->detached(task)) return;
   try {
-    byte_reader reader(control.outcome_bytes, control.outcome_size);
+    byte_reader reader(bytes, size);
     detail::throw_encoded_exception(reader);
   } catch (const std::exception& thrown) {
-    say("task " + to_string(task.id) + (control.name[0] != 0 ? std::string(" (") + control.name + ")" : "") +
+    say("task " + to_string(task) + (*name != 0 ? std::string(" (") + name + ")" : "") +
         " ended by an exception: " + thrown.what());
   }
 }
@@ -587,13 +585,21 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   case protocol::Message::JOIN: family::on_join(peer, message.getJoin()); return;
   case protocol::Message::RELEASE: home_->release(task_id(message.getRelease())); return;
   case protocol::Message::LOCATE: family::on_locate(peer, message.getLocate()); return;
-  case protocol::Message::ENDED: family::on_ended(peer, message.getEnded(), attachment); return;
+  case protocol::Message::ENDED: {
+    auto ended = message.getEnded();
+    if (ended_by_exception(static_cast<outcome_kind>(ended.getKind()), ended.getStatus()))
+      report_exception(task_id(ended.getTask()), "", reinterpret_cast<const std::byte*>(attachment.begin()),
+                       attachment.size());
+    family::on_ended(peer, ended, attachment);
+    return;
+  }
   case protocol::Message::ENDED_SEEN: home_->end_seen(task_id(message.getEndedSeen())); return;
   case protocol::Message::CLAIM: engine_->on_claim(peer, message.getClaim()); return;
   case protocol::Message::MOVE: engine_->on_move(peer, message.getMove()); return;
   case protocol::Message::OFFER: engine_->on_offer(peer, message.getOffer(), attachment); return;
   case protocol::Message::REFUSAL: engine_->on_refusal(peer, message.getRefusal()); return;
   case protocol::Message::TAKEN: engine_->on_taken(peer, message.getTaken()); return;
+  case protocol::Message::RUNNING: engine_->on_running(peer, message.getRunning()); return;
   case protocol::Message::STILL_HELD: engine_->on_still_held(peer, message.getStillHeld()); return;
   case protocol::Message::REQUEST: on_request(peer, message.getRequest(), attachment); return;
   case protocol::Message::DISOWN: engine_->on_disown(peer, message.getDisown()); return;
@@ -607,8 +613,14 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   }
 }
 
-inline void node::on_disconnected(node_id peer, const error& reason, bool process_is_gone) {
+inline void node::on_disconnected(node_id peer, const error& reason, peer_loss how) {
   if (id_ == no_node) return;
+  if (how == peer_loss::broken) {
+    engine_->on_connection_broken(peer, reason.what());
+    post_->on_node_lost(peer, false);
+    return;
+  }
+  bool process_is_gone = how == peer_loss::gone;
   if (peer == detail::family::registrar && options_.helper) {
     std::lock_guard guard(state_lock_);
     stopped_ = true;
@@ -632,7 +644,7 @@ inline void node::on_unreachable(node_id peer, const error& reason, std::size_t)
     state_changed_.notify_all();
     return;
   }
-  if (peer != no_node) on_disconnected(peer, reason, false);
+  if (peer != no_node) on_disconnected(peer, reason, peer_loss::unreachable);
 }
 
 inline void node::on_refused(const std::string& peer, const error& reason) {

@@ -50,6 +50,15 @@ TEST_CASE("resources are equal when their heap is the same") {
   REQUIRE(&one.heap() == &*heap);
 }
 
+TEST_CASE("a resource made inside a task is of the task's heap, and outside there is none") {
+  heap_in_region heap(region_class::small);
+  CHECK_THROWS_WITH(heap_resource(), Catch::Contains("runs no task"));
+  migrate::detail::heap_scope scope(&*heap);
+  heap_resource resource;
+  std::pmr::vector<int> numbers(100, 7, &resource);
+  REQUIRE(inside(heap, numbers.data()));
+}
+
 TEST_CASE("a resource whose heap is full throws region_exhausted") {
   heap_in_region heap(region_class::small);
   heap_resource resource(*heap);

@@ -26,6 +26,7 @@ struct event {
   std::error_code code;
   bool gone = false;
   std::size_t bytes = 0;
+  bool broken = false;
 };
 
 class recorder : public peer_listener, public connection_handler {
@@ -51,8 +52,8 @@ public:
   void on_closed(connection&, const error& reason) override {
     add({"closed", {}, reason.what(), reason.code(), false, 0});
   }
-  void on_disconnected(node_id node, const error& reason, bool gone) override {
-    add({"disconnected", node, reason.what(), reason.code(), gone, 0});
+  void on_disconnected(node_id node, const error& reason, peer_loss how) override {
+    add({"disconnected", node, reason.what(), reason.code(), how == peer_loss::gone, 0, how == peer_loss::broken});
   }
   void on_unreachable(node_id node, const error& reason, std::size_t dropped) override {
     add({"unreachable", node, reason.what(), reason.code(), false, dropped});

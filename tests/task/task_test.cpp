@@ -239,6 +239,19 @@ TEST_CASE("outside tasks this_task says so") {
   this_task::yield();
 }
 
+TEST_CASE("a handle that holds no task says so") {
+  constexpr int none = static_cast<int>(errc::no_such_task);
+  task<int> empty;
+  CHECK(code_of([&] { empty.join(); }) == none);
+  CHECK(code_of([&] { empty.wait_for(1ms); }) == none);
+  CHECK(code_of([&] { empty.where(); }) == none);
+  CHECK(code_of([&] { empty.migrate_to(node_id(1)); }) == none);
+  std::error_code code;
+  empty.migrate_to(node_id(1), code);
+  CHECK(code == errc::no_such_task);
+  CHECK_THROWS_WITH(empty.where(), Catch::Contains("holds no task"));
+}
+
 TEST_CASE("very many small tasks") {
 #ifdef MIGRATE_TSAN
   constexpr int many = 2'000; // each is a thread to it, of which there can be 8,128

@@ -201,7 +201,118 @@ const migrate_test::scenario_entry given_up{"given up", [] {
   return 0;
 }};
 
+// Nodes 1 and 2, which stay until a line comes; node 3 joins them and is the home of a task that goes from node 1 to
+// node FAULT_TO once there is a file FAULT_GO, and ends on node 2 when that file has gone.
+const migrate_test::scenario_entry hosts{"hosts", [] {
+  std::printf("%s\n%s\n", migrate_test::cluster_address().c_str(), migrate_test::cluster_store().c_str());
+  std::fflush(stdout);
+  while (std::getchar() != '\n') {}
+  return 0;
+}};
+
+const migrate_test::scenario_entry distant_home{"distant home", [] {
+  std::string file = wanted("FAULT_FILE"), go = wanted("FAULT_GO");
+  auto bytes = std::stoul(wanted("FAULT_BYTES"));
+  node_id to{static_cast<std::uint16_t>(std::stoi(wanted("FAULT_TO")))};
+  auto traveller = spawn({.name = "traveller"}, [file, go, to, bytes] {
+    std::vector<std::uint64_t> data(bytes / 8, 3);
+    this_task::migrate_to(node_id(1));
+    note(file, "start " + to_string(this_task::node()));
+    while (!fs::exists(go)) this_task::sleep_for(1ms);
+    std::error_code code;
+    this_task::migrate_to(to, code);
+    note(file, "after " + std::to_string(code.value()) + " " + to_string(this_task::node()));
+    while (fs::exists(go)) this_task::sleep_for(1ms);
+    this_task::migrate_to(node_id(2));
+    std::uint64_t sum = 0;
+    for (std::uint64_t each : data) sum += each;
+    return std::pair(sum, number(this_task::node()));
+  });
+  try {
+    auto [sum, where] = traveller.join();
+    std::printf("%s on %u\n", sum == bytes / 8 * 3 ? "value" : "wrong value", unsigned{where});
+  } catch (const error& thrown) {
+    std::printf("error %d: %s\n", thrown.code().value(), thrown.what());
+  }
+  std::fflush(stdout);
+  return 0;
+}};
+
 } // namespace
+
+namespace {
+
+struct distant_cluster {
+  folder place;
+  fs::path lines = place.path / "lines", go = place.path / "go";
+  migrate_test::program cluster{{migrate_test::own_path()},
+                                {{"MIGRATE_SCENARIO", "hosts"},
+                                 {"MIGRATE_NODES", "2"},
+                                 {"MIGRATE_KEEPALIVE", "500"},
+                                 {"MIGRATE_QUIET", "1"}}};
+  std::string address = cluster.line(), store = cluster.line();
+  migrate_test::program home;
+
+  distant_cluster(const std::string& fault, int to, std::size_t bytes)
+      : home({migrate_test::own_path(), "--migrate-join=" + address, "--migrate-store=" + store},
+             {{"MIGRATE_SCENARIO", "distant home"},
+              {"MIGRATE_NODES", "1"},
+              {"MIGRATE_FAULT", fault},
+              {"MIGRATE_KEEPALIVE", "500"},
+              {"MIGRATE_QUIET", "1"},
+              {"FAULT_FILE", lines},
+              {"FAULT_GO", go},
+              {"FAULT_TO", std::to_string(to)},
+              {"FAULT_BYTES", std::to_string(bytes)}}) {
+    REQUIRE(wait_for_line("start") == "start 1");
+  }
+
+  std::string wait_for_line(const std::string& prefix, std::chrono::milliseconds limit = 20s) {
+    for (auto until = std::chrono::steady_clock::now() + limit; std::chrono::steady_clock::now() < until;) {
+      std::ifstream file(lines);
+      for (std::string line; std::getline(file, line);)
+        if (line.starts_with(prefix)) return line;
+      std::this_thread::sleep_for(10ms);
+    }
+    return {};
+  }
+
+  void finish() {
+    fs::remove(go);
+    CHECK(home.line(20s) == "value on 2");
+    CHECK(home.wait(20s) == 0);
+    cluster.say("");
+    CHECK(cluster.wait(20s) == 0);
+    std::ifstream file(lines);
+    CHECK(std::count(std::istreambuf_iterator<char>(file), {}, '\n') == 2);
+  }
+};
+
+} // namespace
+
+TEST_CASE("a task whose home does not answer is told so and goes on, and its home finds it when it is back") {
+  for (std::size_t bytes : {small, large}) {
+    CAPTURE(bytes);
+    distant_cluster all("", 2, bytes);
+    ::kill(all.home.id(), SIGSTOP);
+    std::ofstream(all.go).put('1');
+    CHECK(all.wait_for_line("after") == "after " + std::to_string(static_cast<int>(errc::home_unreachable)) + " 1");
+    ::kill(all.home.id(), SIGCONT);
+    all.finish();
+  }
+}
+
+TEST_CASE("a task that was offered to its home runs nowhere until its home says whether it has it") {
+  for (const char* point : {"target.laid_out", "target.granted"}) {
+    CAPTURE(point);
+    distant_cluster all(std::string("stop:3:") + point, 3, small);
+    std::ofstream(all.go).put('1');
+    CHECK(all.wait_for_line("after", 5s) == ""); // time enough for node 1 to give node 3 up
+    ::kill(all.home.id(), SIGCONT);
+    CHECK(all.wait_for_line("after").starts_with("after "));
+    all.finish();
+  }
+}
 
 TEST_CASE("a task that was reported lost does not go on when its node comes back") {
   folder place;

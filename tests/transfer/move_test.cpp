@@ -174,6 +174,27 @@ TEST_CASE("a task is moved from outside whatever it is doing") {
   CHECK(places == std::vector<std::string>{});
 }
 
+TEST_CASE("a running task moves when asked, on a node that has taken in a large one") {
+  if (torture()) return;
+  bool there = migrate_test::run([] {
+    std::vector<node_id> all = nodes();
+    auto runs = spawn({.on = all[1]}, [] {
+      mailbox<bool> stop;
+      while (!stop.try_receive()) this_task::poll();
+    });
+    spawn([to = all[1]] {
+      std::vector<std::uint64_t> data(1 << 17, 1);
+      this_task::migrate_to(to);
+    }).join();
+    runs.migrate_to(all[2]);
+    bool moved = runs.where() == all[2];
+    send(runs.id(), true);
+    runs.join();
+    return moved;
+  });
+  CHECK(there);
+}
+
 TEST_CASE("a task spawned on another node begins there and its home is its maker's") {
   auto seen = migrate_test::run([] {
     std::vector<bool> right;

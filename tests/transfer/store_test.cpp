@@ -3,7 +3,9 @@
 #include "../support/cluster.hpp"
 #include "../support/program.hpp"
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -80,6 +82,12 @@ struct folder {
   }
 };
 
+bool mounted(const fs::path& where, const char* options) {
+  if (::mount("migrate-test", where.c_str(), "tmpfs", 0, options) == 0) return true;
+  WARN("skipped: no file system can be mounted here: " << std::strerror(errno));
+  return false;
+}
+
 template <class Spoil, class Mend>
 void check(errc code, const fs::path& store, Spoil&& spoil, Mend&& mend, const std::string& then = "0 3 right") {
   migrate_test::program cluster({migrate_test::own_path()}, {{"MIGRATE_SCENARIO", "spoilt store"},
@@ -106,7 +114,7 @@ TEST_CASE("a move whose store has gone fails and the task goes on") {
 
 TEST_CASE("a move whose store is full fails and the task goes on") {
   folder place;
-  if (::geteuid() != 0 || ::mount("migrate-test", place.path.c_str(), "tmpfs", 0, "size=16m,mode=700") != 0) return;
+  if (!mounted(place.path, "size=16m,mode=700")) return;
   fs::path store = place.path / "store", filler = place.path / "filler";
   check(
       errc::store_full, store,
@@ -121,7 +129,7 @@ TEST_CASE("a move whose store is full fails and the task goes on") {
 
 TEST_CASE("a move whose store has become read-only fails and the task goes on") {
   folder place;
-  if (::geteuid() != 0 || ::mount("migrate-test", place.path.c_str(), "tmpfs", 0, "size=64m,mode=700") != 0) return;
+  if (!mounted(place.path, "size=64m,mode=700")) return;
   check(
       errc::store_read_only, place.path / "store",
       [&] { REQUIRE(::mount("migrate-test", place.path.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, "size=64m") == 0); },

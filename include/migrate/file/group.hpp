@@ -135,15 +135,15 @@ template <class T> void group::give(std::size_t to, const T& value) {
   byte_writer bytes;
   bytes.put(now_);
   bytes.put(value);
-  detail::failure failed =
+  errc failed =
       detail::send_bytes(members_[to], lane_from(rank_), bytes.bytes().data(), bytes.bytes().size(), nullptr);
-  if (failed.code)
-    throw error(failed.code, std::string("group ") + detail::name_of(now_.call) + ": " + failed.what);
+  if (failed != errc::ok)
+    detail::throw_unsent(members_[to], failed, std::string("group ") + detail::name_of(now_.call) + ": ");
 }
 
 template <class T> T group::take(std::size_t from) {
   detail::safe_point();
-  detail::letter* got = detail::the_mail->receive(lane_from(from), nullptr);
+  detail::letter* got = detail::next_letter(lane_from(from));
   struct closer {
     detail::letter* read;
     ~closer() { detail::the_mail->discard(read); }

@@ -83,7 +83,9 @@ struct mail_queue {
   std::vector<mail_waiter> waiters;
 
   void add(const mail_waiter& who) {
-    if (std::find(waiters.begin(), waiters.end(), who) == waiters.end()) waiters.push_back(who);
+    if (std::find(waiters.begin(), waiters.end(), who) != waiters.end()) return;
+    node_heap_scope scope;
+    waiters.push_back(who);
   }
   bool remove(const mail_waiter& who) noexcept { return std::erase(waiters, who) > 0; }
   std::vector<mail_waiter> pop() {
@@ -103,13 +105,18 @@ struct mail_lane {
   std::uint32_t count = 0;
   letter* first = nullptr;
   letter* last = nullptr;
-  bool waited_for = false; // the receiver is parked for this lane
   mail_queue blocked;
 
   void push(letter* got) noexcept {
     got->next = nullptr;
     (first == nullptr ? first : last->next) = got;
     last = got;
+    ++count;
+  }
+  void put_back(letter* got) noexcept {
+    got->next = first;
+    if (first == nullptr) last = got;
+    first = got;
     ++count;
   }
   letter* pop() noexcept {
@@ -161,6 +168,7 @@ struct inbox {
   mail_lane& lane(std::uint64_t key) {
     for (auto& each : lanes)
       if (each->key == key) return *each;
+    node_heap_scope scope;
     lanes.push_back(std::make_unique<mail_lane>());
     lanes.back()->key = key;
     return *lanes.back();
@@ -169,6 +177,10 @@ struct inbox {
     for (auto& each : lanes)
       if (each->key == key) return each.get();
     return nullptr;
+  }
+  bool anything_in_lanes() const noexcept {
+    return std::any_of(lanes.begin(), lanes.end(),
+                       [](const auto& lane) { return lane->count > 0 || !lane->blocked.empty(); });
   }
   mail_channel* find_channel(task_id to) noexcept {
     for (auto& each : channels)

@@ -30,10 +30,12 @@ struct letter {
 // A message on its way, in the memory of a node.
 
 struct mail_services {
-  failure (*send)(task_id to, std::uint64_t key, const void* data, std::size_t bytes,
-                  const steady_point* deadline);
-  letter* (*receive)(std::uint64_t key, const steady_point* deadline); // null: the deadline passed
-  letter* (*try_receive)(std::uint64_t key) noexcept;
+  errc (*send)(task_id to, std::uint64_t key, const void* data, std::size_t bytes,
+               const steady_point* deadline);
+  letter* (*take)(std::uint64_t key) noexcept;
+  // Null: there is none, and the next one to come ends the task's park.
+  letter* (*take_or_await)(std::uint64_t key) noexcept;
+  // The same for a task that parks at once: the next one is put into its hand.
   void (*discard)(letter* read) noexcept;
   void (*set_capacity)(std::uint64_t key, std::uint32_t capacity);
   std::size_t (*waiting)(std::uint64_t key) noexcept;
@@ -49,23 +51,54 @@ template <class T> struct mail_key {
 
 inline constexpr std::size_t mail_limit = std::size_t{16} << 20;
 
-inline failure send_bytes(task_id to, std::uint64_t key, const void* data, std::size_t bytes,
-                          const steady_point* deadline) {
+inline errc send_bytes(task_id to, std::uint64_t key, const void* data, std::size_t bytes,
+                       const steady_point* deadline) {
   self();
   safe_point();
-  if (bytes > mail_limit)
-    return {make_error_code(errc::message_too_large), "a message of " + std::to_string(bytes) +
-                                                          " bytes is over the limit of 16 MiB; send it in parts"};
+  if (bytes > mail_limit) return errc::message_too_large;
   return the_mail->send(to, key, data, bytes, deadline);
 }
 
-template <class T> failure send_value(task_id to, std::uint64_t key, const T& value, const steady_point* deadline) {
+[[noreturn, gnu::cold, gnu::noinline]] inline void throw_unsent(task_id to, errc why,
+                                                                const std::string& by = {}) {
+  std::string text = by + "sending to task " + to_string(to) + ": " + make_error_code(why).message();
+  if (why == errc::message_too_large) text += "; the limit is 16 MiB: send it in parts";
+  throw error(why, text);
+}
+
+template <class T>
+errc send_value(task_id to, std::uint64_t key, const T& value, const steady_point* deadline) {
   if constexpr (copied_bytewise<T>) {
     return send_bytes(to, key, &value, sizeof value, deadline);
   } else {
     byte_writer bytes;
     bytes.put(value);
     return send_bytes(to, key, bytes.bytes().data(), bytes.bytes().size(), deadline);
+  }
+}
+
+[[gnu::always_inline]] inline letter* next_letter(std::uint64_t key) {
+  // With its park in the user's own function: each return after a switch of stacks is one that the processor
+  // has not predicted.
+  for (;;) {
+    letter* got = the_mail->take_or_await(key);
+    if (got != nullptr) return got;
+    this_scheduler->park(*this_worker());
+    if (attention.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+      // A signal's handler may run here and wait for something else; the wait goes on after it.
+      if (letter* came = the_mail->take(key)) return came;
+      safe_point();
+    }
+  }
+}
+
+inline letter* next_letter(std::uint64_t key, steady_point deadline) {
+  // Null: the deadline passed.
+  for (;;) {
+    letter* got = the_mail->take(key);
+    if (got != nullptr) return got;
+    if (!park_until(deadline)) return the_mail->take(key);
+    safe_point();
   }
 }
 
@@ -81,8 +114,8 @@ template <class T> T open_letter(letter* got) {
 } // namespace detail
 
 template <class T> void send(task_id to, const T& value) {
-  detail::failure failed = detail::send_value(to, detail::mail_key<T>::value(), value, nullptr);
-  if (failed.code) throw error(failed.code, failed.what);
+  errc failed = detail::send_value(to, detail::mail_key<T>::value(), value, nullptr);
+  if (failed != errc::ok) detail::throw_unsent(to, failed);
 }
 // Puts a message into the mailbox for T of task `to`, wherever it is; waits while the mailbox is full.
 // Messages of one sender arrive in order and exactly once while either end moves. Only from a task.
@@ -94,9 +127,9 @@ template <class T, class Rep, class Period>
 bool send_for(task_id to, const T& value, const std::chrono::duration<Rep, Period>& limit) {
   detail::steady_point deadline =
       detail::task_now() + std::chrono::duration_cast<std::chrono::nanoseconds>(limit);
-  detail::failure failed = detail::send_value(to, detail::mail_key<T>::value(), value, &deadline);
-  if (failed.code == errc::timed_out) return false;
-  if (failed.code) throw error(failed.code, failed.what);
+  errc failed = detail::send_value(to, detail::mail_key<T>::value(), value, &deadline);
+  if (failed == errc::timed_out) return false;
+  if (failed != errc::ok) detail::throw_unsent(to, failed);
   return true;
 }
 // The same, giving up when there is no room within the limit: false, and the message was not sent.
@@ -115,17 +148,17 @@ public:
   // The running task's mailbox for T. Messages that came before wait in it; until a mailbox says
   // otherwise 1024 fit. All mailbox<T> objects of one task are the same mailbox.
 
-  T receive() { return receive_envelope().value; }
+  [[gnu::always_inline]] T receive() { return receive_envelope().value; }
   // Waits for the next message. The task may have moved when it returns.
 
-  envelope<T> receive_envelope() {
+  [[gnu::always_inline]] envelope<T> receive_envelope() {
     detail::safe_point();
-    return open(detail::the_mail->receive(detail::mail_key<T>::value(), nullptr));
+    return open(detail::next_letter(detail::mail_key<T>::value()));
   }
 
   std::optional<T> try_receive() {
     detail::safe_point();
-    detail::letter* got = detail::the_mail->try_receive(detail::mail_key<T>::value());
+    detail::letter* got = detail::the_mail->take(detail::mail_key<T>::value());
     if (got == nullptr) return std::nullopt;
     return detail::open_letter<T>(got);
   }
@@ -135,7 +168,7 @@ public:
     detail::safe_point();
     detail::steady_point deadline =
         detail::task_now() + std::chrono::duration_cast<std::chrono::nanoseconds>(limit);
-    detail::letter* got = detail::the_mail->receive(detail::mail_key<T>::value(), &deadline);
+    detail::letter* got = detail::next_letter(detail::mail_key<T>::value(), deadline);
     if (got == nullptr) return std::nullopt;
     return detail::open_letter<T>(got);
   }

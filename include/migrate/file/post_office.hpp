@@ -33,7 +33,8 @@ public:
   // It has given up sending: what room it waited for is another's.
   bool settled(resident& task, std::size_t most) noexcept;
   // Whether at most that much of what it sent is unconfirmed; if not, the task is woken as it falls.
-  letter* receive(resident& task, std::uint64_t key, bool park_after) noexcept;
+  letter* take(resident& task, std::uint64_t key) noexcept;
+  letter* take_or_await(resident& task, std::uint64_t key) noexcept;
   void set_capacity(resident& task, std::uint64_t key, std::uint32_t capacity);
   std::size_t waiting(resident& task, std::uint64_t key) noexcept;
 
@@ -72,6 +73,8 @@ private:
     // Null when there is none yet. For the task itself, which needs no lock to know that it has sent nothing.
     return std::atomic_ref(running.mail).load(std::memory_order_acquire);
   }
+  static bool put_in_hand(resident& receiver, task_id to, letter* mail) noexcept;
+  static void put_back(resident& task) noexcept;
 
   static constexpr std::uint64_t again = ~std::uint64_t{0}; // no sequence: the receiver can take mail again
   static constexpr std::size_t window_bytes = std::size_t{4} << 20;
@@ -85,14 +88,37 @@ private:
 inline constinit post_office* this_post = nullptr;
 
 inline inbox& post_office::box_of(resident& task) {
-  if (task.mail == nullptr) std::atomic_ref(task.mail).store(new inbox, std::memory_order_release);
+  if (task.mail == nullptr) {
+    node_heap_scope scope;
+    std::atomic_ref(task.mail).store(new inbox, std::memory_order_release);
+  }
   return *task.mail;
+}
+
+inline void post_office::put_back(resident& task) noexcept {
+  // Under its lock. What the task was given and has not taken is the oldest of its lane.
+  if (letter* untaken = task.in_hand.load(std::memory_order_relaxed)) {
+    task.in_hand.store(nullptr, std::memory_order_relaxed);
+    box_of(task).lane(untaken->key).put_back(untaken);
+    task.anything_in.store(true, std::memory_order_relaxed);
+  }
+}
+
+inline bool post_office::put_in_hand(resident& receiver, task_id to, letter* mail) noexcept {
+  // Without the lock: whoever ends a park owns the task until it is queued.
+  if (receiver.state.load(std::memory_order_relaxed) != run_state::parked ||
+      receiver.awaits.load(std::memory_order_relaxed) != mail->key || !this_scheduler->unpark(receiver))
+    return false;
+  bool right = receiver.id == to && receiver.awaits.load(std::memory_order_relaxed) == mail->key;
+  if (right) receiver.in_hand.store(mail, std::memory_order_relaxed);
+  this_scheduler->start_task(receiver); // when another task's, for nothing
+  return right;
 }
 
 inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool numbered,
                                                   const mail_waiter& sender) {
   // Takes the letter over only if it is accepted as new; an old one is discarded.
-  resident* receiver = home_.find_here(to);
+  resident* receiver = home_.look_here(to);
   if (receiver == nullptr) return {verdict::not_here, 0};
   bool wake = false;
   {
@@ -119,9 +145,10 @@ inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool
       return {verdict::full, 0};
     }
     if (expected != nullptr) ++*expected;
+    wake = lane.count == 0; // only then may the receiver wait for it
     lane.push(mail);
+    receiver->anything_in.store(true, std::memory_order_relaxed);
     if (!lane.blocked.empty()) lane.blocked.remove(sender); // at other places it has yet to hear of it
-    wake = std::exchange(lane.waited_for, false);
   }
   if (wake) this_scheduler->wake(*receiver);
   return {verdict::accepted, 0};
@@ -136,6 +163,8 @@ inline post_office::sent post_office::send_here(resident& from, task_id to, std:
     if (channel != nullptr && !channel->unseen.empty()) return sent::away; // it must queue behind those
   }
   letter* mail = letter_stock::make(from.id, key, 0, data, bytes);
+  if (resident* receiver = home_.look_here(to); receiver != nullptr && put_in_hand(*receiver, to, mail))
+    return sent::done;
   delivery how = deliver(to, mail, false, {from.id, &from, no_node});
   if (how.how == verdict::accepted) return sent::done;
   letter_stock::discard(mail);
@@ -179,20 +208,33 @@ inline bool post_office::settled(resident& task, std::size_t most) noexcept {
   return false;
 }
 
-inline letter* post_office::receive(resident& task, std::uint64_t key, bool park_after) noexcept {
+inline letter* post_office::take_or_await(resident& task, std::uint64_t key) noexcept {
+  letter* got = task.in_hand.load(std::memory_order_relaxed);
+  if (got != nullptr && got->key == key) {
+    task.in_hand.store(nullptr, std::memory_order_relaxed);
+    task.awaits.store(0, std::memory_order_relaxed);
+    return got;
+  }
+  if (got == nullptr && !task.anything_in.load(std::memory_order_relaxed)) {
+    task.awaits.store(key, std::memory_order_relaxed); // the scheduler looks once more when it has parked
+    return nullptr;
+  }
+  return take(task, key);
+}
+
+inline letter* post_office::take(resident& task, std::uint64_t key) noexcept {
   letter* got = nullptr;
   bool room = false;
   {
     held guard(task.lock);
+    put_back(task);
     mail_lane* lane = task.mail == nullptr ? nullptr : task.mail->find_lane(key);
-    if (lane == nullptr) {
-      if (!park_after) return nullptr;
-      node_heap_scope scope;
-      lane = &box_of(task).lane(key);
-    }
+    task.awaits.store(0, std::memory_order_relaxed);
+    if (lane == nullptr) return nullptr;
     got = lane->pop();
-    lane->waited_for = got == nullptr && park_after;
     room = got != nullptr && !lane->blocked.empty();
+    if (lane->count == 0 && !task.mail->anything_in_lanes())
+      task.anything_in.store(false, std::memory_order_relaxed);
   }
   if (room) {
     node_heap_scope scope;
@@ -473,13 +515,16 @@ inline void post_office::on_node_back(node_id node) {
 
 inline void post_office::encapsulate(resident& task, byte_writer& out) {
   held guard(task.lock);
+  put_back(task);
   out.put(task.mail != nullptr);
   if (task.mail != nullptr) task.mail->encode(out);
 }
 
 inline void post_office::restore(resident& task, byte_reader& in) {
   held guard(task.lock);
-  if (in.get<bool>()) box_of(task).decode(task.id, in);
+  if (!in.get<bool>()) return;
+  box_of(task).decode(task.id, in);
+  task.anything_in.store(true, std::memory_order_relaxed);
 }
 
 inline void post_office::go_on(resident& task) {
@@ -503,6 +548,7 @@ inline void post_office::forget(resident& task) noexcept {
   task_id id;
   {
     held guard(task.lock);
+    put_back(task);
     box = std::exchange(task.mail, nullptr);
     id = task.id;
     task.state.store(run_state::none); // mail that still comes finds nobody
@@ -518,25 +564,20 @@ inline void post_office::forget(resident& task) noexcept {
 
 namespace mail {
 
-inline failure send(task_id to, std::uint64_t key, const void* data, std::size_t bytes,
-                    const steady_point* deadline) {
+inline errc send(task_id to, std::uint64_t key, const void* data, std::size_t bytes,
+                 const steady_point* deadline) {
   for (;;) {
     resident& me = *current_task();
-    post_office::sent how;
-    errc failed = errc::ok;
-    {
+    post_office::sent how = this_post->send_here(me, to, key, data, bytes);
+    if (how == post_office::sent::done) [[likely]]
+      return errc::ok;
+    if (how == post_office::sent::gone) return errc::no_such_task;
+    if (how == post_office::sent::away) {
       node_heap_scope scope;
-      how = this_post->send_here(me, to, key, data, bytes);
-      if (how == post_office::sent::away) {
-        failed = this_post->take_failure(me, to);
-        if (failed == errc::ok && this_post->send_away(me, to, key, data, bytes)) return {};
-      }
+      errc failed = this_post->take_failure(me, to);
+      if (failed != errc::ok) return failed;
+      if (this_post->send_away(me, to, key, data, bytes)) return errc::ok;
     }
-    if (how == post_office::sent::done) return {};
-    if (how == post_office::sent::gone) failed = errc::no_such_task;
-    if (failed != errc::ok)
-      return {make_error_code(failed), "sending to task " + to_string(to) + ": " +
-                                           make_error_code(failed).message()};
     if (deadline == nullptr)
       park();
     else if (!park_until(*deadline)) {
@@ -544,26 +585,16 @@ inline failure send(task_id to, std::uint64_t key, const void* data, std::size_t
         node_heap_scope scope;
         this_post->stop_waiting(*current_task(), to, key);
       }
-      return {make_error_code(errc::timed_out), "sending to task " + to_string(to) + ": its mailbox stayed full"};
+      return errc::timed_out;
     }
     safe_point();
   }
 }
 
-inline letter* receive(std::uint64_t key, const steady_point* deadline) {
-  for (;;) {
-    letter* got = this_post->receive(*current_task(), key, true);
-    if (got != nullptr) return got;
-    if (deadline == nullptr)
-      park();
-    else if (!park_until(*deadline))
-      return this_post->receive(*current_task(), key, false);
-    safe_point(); // handlers of signals run, and the wait goes on
-  }
-}
+inline letter* take(std::uint64_t key) noexcept { return this_post->take(*current_task(), key); }
 
-inline letter* try_receive(std::uint64_t key) noexcept {
-  return this_post->receive(*current_task(), key, false);
+inline letter* take_or_await(std::uint64_t key) noexcept {
+  return this_post->take_or_await(*current_task(), key);
 }
 
 inline void set_capacity(std::uint64_t key, std::uint32_t capacity) {
@@ -586,8 +617,8 @@ inline void settle() noexcept {
   }
 }
 
-inline constexpr mail_services services{send,    receive,      try_receive,
-                                        letter_stock::discard, set_capacity, waiting};
+inline constexpr mail_services services{send,         take,   take_or_await, letter_stock::discard,
+                                        set_capacity, waiting};
 
 } // namespace mail
 } // namespace migrate::detail

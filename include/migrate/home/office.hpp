@@ -76,6 +76,9 @@ public:
   // when that was done before, so that a doubled claim is answered alike. A holder that home could not
   // be told of has a larger epoch than home's record.
 
+  void runs_at(task_id task, std::uint64_t epoch, node_id holder) noexcept;
+  // The word of a holder that home could not be asked about.
+
   void when_place_changes(void (*tell)(task_id task) noexcept) noexcept { place_changed_ = tell; }
   // Told of tasks with signals that their nodes have not confirmed.
 
@@ -83,6 +86,8 @@ public:
   // no_node when it has ended or was never.
 
   resident* find_here(task_id task) noexcept;
+  resident* look_here(task_id task) noexcept;
+  // The same for a caller that compares the id under the resident's lock: it may be another task's.
   // The task's record if it is on this node, its home or not.
 
   // --- ends
@@ -326,6 +331,16 @@ inline bool home_office::claim(task_id task, std::uint64_t epoch, node_id claima
   return true;
 }
 
+inline void home_office::runs_at(task_id task, std::uint64_t epoch, node_id holder) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return;
+  held guard(record->lock);
+  if (!home_records::holds(*record, task) || record->ended || record->epoch >= epoch) return;
+  record->epoch = epoch;
+  record->place = holder;
+  record->claimed_from = no_node;
+}
+
 inline node_id home_office::locate(task_id task) noexcept {
   home_record* record = records_.find(task);
   if (record == nullptr) return no_node;
@@ -336,9 +351,14 @@ inline node_id home_office::locate(task_id task) noexcept {
 inline resident* home_office::find_here(task_id task) noexcept {
   if (home_record* record = records_.find(task)) {
     held guard(record->lock);
-    return home_records::holds(*record, task) ? record->here : nullptr;
+    return home_records::holds(*record, task) ? record->here.load(std::memory_order_relaxed) : nullptr;
   }
   return residents_.find_foreign(task);
+}
+
+inline resident* home_office::look_here(task_id task) noexcept {
+  home_record* record = records_.find(task);
+  return record != nullptr ? record->here.load(std::memory_order_acquire) : residents_.find_foreign(task);
 }
 
 inline void home_office::end_here(resident& task) noexcept {
@@ -438,7 +458,7 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
       else
         free_region(record->region, task, touched_end);
     }
-    record->here = nullptr;
+    record->here.store(nullptr, std::memory_order_relaxed);
     is_process = record->is_process;
     if (record->detached || kept == nullptr) {
       records_.erase(task, *record);

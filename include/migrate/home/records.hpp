@@ -40,7 +40,7 @@ struct home_record {
   node_id place = no_node; // the node that holds the epoch
   node_id claimed_from = no_node; // who offered the task to `place`
   std::uint64_t epoch = 0;
-  resident* here = nullptr; // while the task is on its home
+  std::atomic<resident*> here{nullptr}; // while the task is on its home
   task_id parent;
   std::unique_ptr<detail::outcome> ended;
   std::unique_ptr<signal_record> signals;
@@ -115,7 +115,7 @@ inline std::optional<task_id> home_records::create(task_id parent, region_number
   record->place = place;
   record->claimed_from = no_node;
   record->epoch = 1;
-  record->here = nullptr;
+  record->here.store(nullptr, std::memory_order_relaxed);
   record->parent = parent;
   record->waiter = {};
   return task_id(home_, slot, record->serial);
@@ -130,7 +130,7 @@ inline home_record* home_records::find(task_id id) noexcept {
 inline void home_records::erase(task_id, home_record& record) noexcept {
   record.alive = false;
   record.serial = (record.serial + 1) & 0xff'ffff;
-  record.here = nullptr;
+  record.here.store(nullptr, std::memory_order_relaxed);
   {
     node_heap_scope scope;
     record.ended.reset();

@@ -87,6 +87,8 @@ inline resident& residents::enter(task_id id, std::uint64_t epoch, control_block
     task->signalled.store(false, std::memory_order_relaxed);
     task->mail = nullptr;
     task->signals = nullptr;
+    task->awaits.store(0, std::memory_order_relaxed);
+    task->anything_in.store(false, std::memory_order_relaxed);
     task->move = nullptr;
     task->open_call = 0;
     task->state.store(state, std::memory_order_relaxed);
@@ -94,7 +96,7 @@ inline resident& residents::enter(task_id id, std::uint64_t epoch, control_block
   }
   if (home != nullptr) {
     held guard(home->lock);
-    home->here = task;
+    home->here.store(task, std::memory_order_release);
   } else {
     held guard(lock_);
     foreign_.insert_or_assign(id, task);
@@ -112,7 +114,8 @@ inline void residents::retire(resident& task, task_id id, home_record* home) noe
   }
   if (home != nullptr) {
     held guard(home->lock);
-    if (home->here == &task) home->here = nullptr;
+    if (home->here.load(std::memory_order_relaxed) == &task)
+      home->here.store(nullptr, std::memory_order_release);
   }
   held guard(lock_);
   if (auto found = foreign_.find(id); found != foreign_.end() && found->second == &task) foreign_.erase(found);

@@ -6,6 +6,7 @@
 #include <memory_resource>
 #include <new>
 
+#include <migrate/error.hpp>
 #include <migrate/memory/current_heap.hpp>
 #include <migrate/memory/heap.hpp>
 
@@ -13,6 +14,11 @@ namespace migrate {
 
 class heap_resource final : public std::pmr::memory_resource {
 public:
+  heap_resource() : heap_(detail::current_heap()) {
+    if (heap_ == nullptr) throw error(errc::not_in_task, "heap_resource: the calling thread runs no task, so it has no heap");
+  }
+  // Of the running task's heap.
+
   explicit heap_resource(region_heap& heap) noexcept : heap_(&heap) {}
 
   region_heap& heap() const noexcept { return *heap_; }

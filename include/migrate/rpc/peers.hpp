@@ -42,6 +42,13 @@ struct peer_info {
 };
 // What a node says of itself in its hello.
 
+enum class peer_loss {
+  broken,      // messages were lost, the process was not: it is connected again, and on_connected follows at once
+  unreachable, // it could not be reached for the time of peer_options::reconnect, and may be alive
+  gone,        // it said goodbye, its address refuses connections, or another process answers there
+};
+// What has become of a peer whose connection was lost.
+
 class peer_listener {
   // What happens between this node and others, always on the I/O thread.
 
@@ -52,10 +59,8 @@ public:
                           kj::ArrayPtr<const kj::byte> attachment) = 0;
   // `node` is none for a peer that asks to join, until peers::name. See connection_handler::on_message for lifetimes.
 
-  virtual void on_disconnected(node_id, const error&, bool /*process_is_gone*/) {}
-  // A connection was lost, and messages with it. `process_is_gone`: the peer said goodbye, its address refuses
-  // connections, or another process answers there. Otherwise it may be alive: either on_connected
-  // follows at once, or it could not be reached for the time of peer_options::reconnect.
+  virtual void on_disconnected(node_id, const error&, peer_loss) {}
+  // A connection was lost, and messages with it.
 
   virtual void on_unreachable(node_id, const error&, std::size_t /*dropped*/) {}
   // `dropped` messages that waited for a connection will not be sent. The node is none for peers::connect.

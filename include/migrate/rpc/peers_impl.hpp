@@ -487,7 +487,7 @@ inline void peers::give_up(record& of, const error& reason, bool gone) {
   if (of.loss) {
     error loss = *std::exchange(of.loss, std::nullopt);
     of.connected = false;
-    if (!stopping_.load()) listener_.on_disconnected(of.id, loss, gone);
+    if (!stopping_.load()) listener_.on_disconnected(of.id, loss, gone ? peer_loss::gone : peer_loss::unreachable);
   }
   if (dropped > 0) listener_.on_unreachable(of.id, reason, dropped);
 }
@@ -699,7 +699,7 @@ inline void peers::attach(link& which, node_id id) {
     cut(to.inbound, reason);
     if (std::exchange(to.connected, false) || to.loss) {
       to.loss.reset();
-      listener_.on_disconnected(id, reason, true);
+      listener_.on_disconnected(id, reason, peer_loss::gone);
     }
     if (dropped > 0) listener_.on_unreachable(id, reason, dropped);
   }
@@ -715,7 +715,7 @@ inline void peers::attach(link& which, node_id id) {
   if (to.loss) {
     error reason = *std::exchange(to.loss, std::nullopt);
     to.connected = false;
-    listener_.on_disconnected(id, reason, false);
+    listener_.on_disconnected(id, reason, peer_loss::broken);
   }
   bool first = !std::exchange(to.connected, true);
   {

@@ -117,12 +117,15 @@ struct Message {
     # From home to a node that was believed lost: home has told the task's waiters that it is lost, so it must not go
     # on there. `notHeld` answers when it is gone.
 
-    request @27 :Request;
+    running @27 :TaskEpoch;
+    # To a home that is there again: the task went on here, at that epoch, when home could not be asked.
+
+    request @28 :Request;
     # Of a home's service, on behalf of a task. Attachment: what is asked, in the service's own form.
 
-    signal @28 :Signal;
+    signal @29 :Signal;
     # From home to where the task is. Attachment: a signal_info.
-    signalSeen @29 :SignalSeen;
+    signalSeen @30 :SignalSeen;
   }
 }
 

@@ -124,7 +124,7 @@ inline std::unique_ptr<store_state> open_store(const std::string& path, const st
   int root = state->root.get();
   struct stat status;
   if (::fstat(root, &status) != 0) throw_store_error(errno, "examine the store", path);
-  check_owner(status, "the store " + path, "use a store of your own, with mode 700 (chmod 700 " + path + ")");
+  check_owner(status, "the store " + path, "name a directory of your own with mode 700, or one that is not there yet");
 
   auto id = read_store_file(root, path);
   if (!id && options.create) {

@@ -26,6 +26,11 @@ constexpr int stopped_by(int signal) noexcept { return (signal << 8) | 0x7f; }
 inline constexpr int continued_status = 0xffff;
 // A task's status in the form of wait(2), which <sys/wait.h> takes apart.
 
+constexpr bool ended_by_exception(outcome_kind outcome, int status) noexcept {
+  return outcome == outcome_kind::exception && status == killed_by(SIGABRT);
+}
+// And not by exit() or a signal, which whoever joins it hears of as an exception too.
+
 inline void run_exit_handlers(control_block& control) noexcept {
   // As the task. A handler may add handlers, or call exit(): the rest run then.
   try {

@@ -42,6 +42,8 @@ public:
 
 private:
   static void on_fault(int signal, siginfo_t* info, void* interrupted) noexcept;
+  static void name_of(char* text, std::size_t size, const resident& task) noexcept;
+  static void report_wild(const resident& task, const void* address, const void* code) noexcept;
   static void describe(char* text, std::size_t size, resident& task, char* address, void* code, errc& why) noexcept;
 
   static inline departed_regions* departed_ = nullptr;
@@ -55,14 +57,26 @@ private:
   this_scheduler->abandon(here);
 }
 
+inline void fault_guard::name_of(char* text, std::size_t size, const resident& task) noexcept {
+  const char* name = task.control->name;
+  std::snprintf(text, size, "task %u.%u%s%s%s", number(task.id.home()), task.id.slot(), *name != 0 ? " (" : "", name,
+                *name != 0 ? ")" : "");
+}
+
+inline void fault_guard::report_wild(const resident& task, const void* address, const void* code) noexcept {
+  char name[64], text[256];
+  name_of(name, sizeof name, task);
+  int size = std::snprintf(text, sizeof text,
+                           "migrate: %s touched %p, which is no task's memory: code at %p; this ends the node\n", name,
+                           address, code);
+  if (size > 0 && ::write(STDERR_FILENO, text, static_cast<std::size_t>(size)) < 0) return; // nobody listens
+}
+
 inline void fault_guard::describe(char* text, std::size_t size, resident& task, char* address, void* code,
                                   errc& why) noexcept {
   const control_block& control = *task.control;
   char name[64];
-  if (control.name[0] != 0)
-    std::snprintf(name, sizeof name, "task %u.%u (%s)", number(task.id.home()), task.id.slot(), control.name);
-  else
-    std::snprintf(name, sizeof name, "task %u.%u", number(task.id.home()), task.id.slot());
+  name_of(name, sizeof name, task);
   region_number region = region_of(address);
   if (region == control.region && address < control.stack_top()) {
     why = errc::stack_overflow;
@@ -92,11 +106,15 @@ inline void fault_guard::describe(char* text, std::size_t size, resident& task, 
 inline void fault_guard::on_fault(int signal, siginfo_t* info, void* interrupted) noexcept {
   worker* here = this_worker();
   auto* address = static_cast<char*>(info->si_addr);
+  auto* registers = &static_cast<ucontext_t*>(interrupted)->uc_mcontext;
   if (here == nullptr || here->current == nullptr || here->describing || info->si_code <= 0 || !in_plan(address)) {
-    ::sigaction(signal, signal == SIGSEGV ? &before_segv_ : &before_bus_, nullptr);
+    const struct sigaction& before = signal == SIGSEGV ? before_segv_ : before_bus_;
+    if (here != nullptr && here->current != nullptr && !here->describing && info->si_code > 0 &&
+        (before.sa_flags & SA_SIGINFO) == 0 && before.sa_handler == SIG_DFL)
+      report_wild(*here->current, address, reinterpret_cast<void*>(registers->gregs[REG_RIP]));
+    ::sigaction(signal, &before, nullptr);
     return; // the instruction faults again, and goes to them
   }
-  auto* registers = &static_cast<ucontext_t*>(interrupted)->uc_mcontext;
   here->describing = true; // a fault in describe() is the node's own
   describe(here->fault_text, sizeof here->fault_text, *here->current, address,
            reinterpret_cast<void*>(registers->gregs[REG_RIP]), here->fault);

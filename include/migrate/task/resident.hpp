@@ -11,6 +11,7 @@ namespace migrate::detail {
 
 struct control_block;
 struct inbox;
+struct letter;
 struct move_order;
 struct signal_inbox;
 
@@ -34,12 +35,15 @@ struct resident {
   std::atomic<std::uint16_t> pins{0}; // while not zero the task is not frozen
   std::atomic<bool> signalled{false}; // something is pending that was not yet looked at
   spin_lock lock;                     // guards mail, signals and move
+  std::atomic<bool> anything_in{false}; // mail may hold letters, or senders that wait for room
   resident* next = nullptr;           // in a run queue or a free list
   control_block* control = nullptr;
   task_id id;
   std::uint64_t epoch = 0; // as home gave it to this node
   inbox* mail = nullptr;
   signal_inbox* signals = nullptr; // null: none came
+  std::atomic<std::uint64_t> awaits{0};  // the lane whose next letter ends the park; 0: none
+  std::atomic<letter*> in_hand{nullptr}; // that letter, given by whoever ended the park
   move_order* move = nullptr;
   std::uint64_t open_call = 0; // the forwarded call whose answer the task waits for
 };

@@ -126,6 +126,12 @@ public:
   }
   // Has a worker serve a task that is frozen and stays so.
 
+  static bool unpark(resident& task) noexcept {
+    auto expected = run_state::parked;
+    return task.state.compare_exchange_strong(expected, run_state::ready);
+  }
+  // True: the task was parked, and is the caller's until it starts it.
+
   void wake(resident& task) noexcept;
   // Ends the task's park, or its next one. Any thread; a wake for nothing does no harm.
 
@@ -166,9 +172,11 @@ private:
   void wake_one() noexcept;
   static void arrive(boost::context::fiber&& last) noexcept;
   static void arrived_from_task(worker& here) noexcept;
+  static bool came_too_early(const resident& task) noexcept;
   static void switch_to(worker& here, context& from, context& to) noexcept;
   static void charge(worker& here) noexcept;
-  void leave(worker& here, leaving why) noexcept;
+  void leave_to_loop(worker& here, leaving why) noexcept;
+  void stay(worker& here) noexcept;
 
   hooks hooks_;
   std::vector<std::unique_ptr<worker>> workers_;
@@ -198,6 +206,14 @@ private:
     arrived_from_task(here);
 }
 
+inline bool scheduler::came_too_early(const resident& task) noexcept {
+  // Whether something that should end the park that has just begun came when its wake still saw the task in a queue, or
+  // running: such a wake changed the state before, and what it announces is seen now. An order to be served is looked
+  // for before the task runs, and a letter by a receiver that holds no lock.
+  if (task.wants.load() != 0 && task.pins.load(std::memory_order_relaxed) == 0) return true;
+  return task.awaits.load(std::memory_order_relaxed) != 0 && task.anything_in.load();
+}
+
 MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& here) noexcept {
   if (here.why == leaving::requeue) {
     here.left_task->state.store(run_state::ready, std::memory_order_relaxed);
@@ -207,6 +223,8 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& he
     auto expected = run_state::running;
     if (!task.state.compare_exchange_strong(expected, run_state::parked)) { // woken meanwhile
       task.state.store(run_state::ready, std::memory_order_relaxed);
+      here.queue.push(&task);
+    } else if (came_too_early(task) && unpark(task)) {
       here.queue.push(&task);
     }
   } else if (here.why == leaving::finish) {
@@ -264,21 +282,10 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::begin(boost::context::fiber&
   arrive(std::move(last));
 }
 
-[[gnu::always_inline]] inline void scheduler::leave(worker& here, leaving why) noexcept {
+MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::leave_to_loop(worker& here, leaving why) noexcept {
   resident* task = here.current;
   here.left_task = task;
   here.why = why;
-  if (why == leaving::park && (++here.ticks & 63) != 0) {
-    if (resident* next = here.queue.pop()) {
-      if (next->wants.load(std::memory_order_relaxed) == 0) [[likely]] {
-        next->state.store(run_state::running, std::memory_order_relaxed);
-        here.current = next;
-        switch_to(here, task->control->suspended, next->control->suspended);
-        return;
-      }
-      here.handed = next;
-    }
-  }
   here.current = nullptr;
   switch_to(here, task->control->suspended, here.loop);
 }
@@ -301,28 +308,44 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::begin(boost::context::fiber&
       // The loop has to see to that one; this task stands in the queue already.
       task->state.store(run_state::ready, std::memory_order_relaxed);
       here.handed = next;
-      here.current = nullptr;
-      here.why = leaving::rotated;
-      switch_to(here, task->control->suspended, here.loop);
+      leave_to_loop(here, leaving::rotated);
       return;
     }
   }
-  leave(here, leaving::requeue);
+  leave_to_loop(here, leaving::requeue);
 }
 
-inline void scheduler::park(worker& here) noexcept {
+inline void scheduler::stay(worker& here) noexcept {
   resident& task = *here.current;
-  if (task.state.load(std::memory_order_relaxed) == run_state::woken) {
-    task.state.store(run_state::running, std::memory_order_relaxed);
-    // Whoever woke it may want it moved, and whoever parks again at once passes no safe point.
-    if (task.wants.load(std::memory_order_relaxed) != 0 && task.pins.load(std::memory_order_relaxed) == 0)
-      leave(here, leaving::serve);
+  task.state.store(run_state::running, std::memory_order_relaxed);
+  // Whoever woke it may want it moved, and whoever parks again at once passes no safe point.
+  if (task.wants.load(std::memory_order_relaxed) != 0 && task.pins.load(std::memory_order_relaxed) == 0)
+    leave_to_loop(here, leaving::serve);
+}
+
+[[gnu::always_inline]] inline void scheduler::park(worker& here) noexcept {
+  resident* task = here.current;
+  if (task->state.load(std::memory_order_relaxed) == run_state::woken) [[unlikely]] {
+    stay(here);
     return;
   }
-  leave(here, leaving::park);
+  if ((++here.ticks & 63) != 0) [[likely]] {
+    if (resident* next = here.queue.pop()) {
+      if (next->wants.load(std::memory_order_relaxed) == 0) [[likely]] {
+        next->state.store(run_state::running, std::memory_order_relaxed);
+        here.current = next;
+        here.left_task = task;
+        here.why = leaving::park;
+        switch_to(here, task->control->suspended, next->control->suspended);
+        return;
+      }
+      here.handed = next;
+    }
+  }
+  leave_to_loop(here, leaving::park);
 }
 
-inline void scheduler::serve_me(worker& here) noexcept { leave(here, leaving::serve); }
+inline void scheduler::serve_me(worker& here) noexcept { leave_to_loop(here, leaving::serve); }
 
 inline boost::context::fiber scheduler::leave_finished(worker& here) noexcept {
   here.left_task = here.current;

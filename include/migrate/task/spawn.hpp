@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
@@ -226,35 +227,41 @@ public:
   bool wait_until(const std::chrono::time_point<std::chrono::steady_clock, Duration>& deadline) {
     detail::safe_point();
     return detail::node_services().wait_until(
-        id_, std::chrono::time_point_cast<std::chrono::nanoseconds>(deadline));
+        held("waiting"), std::chrono::time_point_cast<std::chrono::nanoseconds>(deadline));
   }
   // Whether the task has ended by then. join() does not block after true.
 
   node_id where() const {
     detail::safe_point();
-    return detail::node_services().locate(id_);
+    return detail::node_services().locate(held("where"));
   }
   // The node it is on by home's record; no_node when it has ended.
 
   void migrate_to(node_id target) {
     detail::safe_point();
-    detail::failure failed = detail::node_services().move(id_, target);
+    detail::failure failed = detail::node_services().move(held("migrate_to"), target);
     if (failed.code) throw error(failed.code, failed.what);
   }
   void migrate_to(node_id target, std::error_code& code) {
     detail::safe_point();
-    code = detail::node_services().move(id_, target).code;
+    code = id_ ? detail::node_services().move(id_, target).code : make_error_code(errc::no_such_task);
   }
   // Has the task moved at its next safe point and returns when it runs on the target. When it cannot be
   // moved it goes on where it was. errc::no_such_task when it ended first, errc::move_in_progress when
   // another move is under way.
 
 private:
+  task_id held(const char* what) const {
+    if (!id_) throw error(errc::no_such_task, std::string(what) + ": the handle holds no task");
+    return id_;
+  }
+
   task_id id_;
   task_id holder_; // who made the handle
 };
 // Holds a task that can be joined once. Movable; thread-safe as an int is. A handle belongs to the
 // task that made it: pass task ids, not handles, to others. In a copy of that task (see fork.hpp) it holds nothing.
+// All but detach() throw errc::no_such_task when it holds none.
 
 // ---------------------------------------------------------------------------------------------------
 
@@ -279,11 +286,11 @@ inline void throw_failure(const outcome& ended) {
 } // namespace detail
 
 template <class R> R task<R>::join() {
-  if (!id_) throw error(errc::no_such_task, "join: the handle holds no task");
-  if (holder_ != detail::running_task())
+  if (id_ && holder_ != detail::running_task())
     throw error(errc::no_such_task, "join: the handle is a copy made by fork; its task is the original's child");
   detail::safe_point();
-  task_id id = std::exchange(id_, {});
+  task_id id = held("join");
+  id_ = {};
   detail::outcome ended = detail::node_services().join(id);
   detail::throw_failure(ended);
   if constexpr (!std::is_void_v<R>) {

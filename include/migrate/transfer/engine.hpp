@@ -69,9 +69,12 @@ public:
   void on_claim_answer(task_id task, const answer& verdict);
   void on_refusal(node_id target, protocol::OfferRefusal::Reader message);
   void on_taken(node_id target, protocol::TaskEpoch::Reader message);
+  void on_running(node_id holder, protocol::TaskEpoch::Reader message);
   void on_still_held(node_id home, protocol::TaskEpoch::Reader message);
   void on_not_held(node_id source, protocol::TaskEpoch::Reader message);
   void on_disown(node_id home, protocol::TaskEpoch::Reader message);
+  void on_connection_broken(node_id node, const std::string& why);
+  // What was on its way is lost, but the process is there, and on_node_back() follows.
   void on_node_lost(node_id node, bool process_is_gone, const std::string& why);
   void on_node_back(node_id node);
   // On the I/O thread.
@@ -100,7 +103,10 @@ private:
   void drop_arrival(resident& task) noexcept;
   void refuse(node_id source, task_id task, std::uint64_t epoch, const failure& why);
   void taken(resident& task);
+  enum class target_loss { broken, unreachable, gone };
+  void take_back(resident& task, target_loss how, const std::string& why);
   void run_without_home(resident& task);
+  void run_unasked(resident& task);
   bool disowned(task_id task) noexcept;
   void discard(resident& task) noexcept;
   void gone(task_id task) noexcept;
@@ -470,10 +476,8 @@ inline void transfer_engine::on_refusal(node_id target, protocol::OfferRefusal::
   if (task == nullptr || task->move->target != target || task->move->epoch != message.getEpoch()) return;
   auto code = static_cast<errc>(message.getCode());
   if (code == errc::home_unreachable) {
-    // The target had asked home and gave up its claim to us: home may have granted it.
-    ++task->epoch;
-    held guard(lock_);
-    unsure_.insert(task->id);
+    // The target had asked home and gave up its claim to us.
+    run_unasked(*task);
   }
   give_up(*task, {make_error_code(code), std::string(message.getWhat().cStr())});
 }
@@ -711,10 +715,12 @@ inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> i
     held guard(lock_);
     moving_[id] = &task;
   }
-  if (small)
+  if (small) {
     lay_out(task);
-  else
-    this_scheduler->serve_later(task);
+    return;
+  }
+  attention.fetch_add(1); // for the bit that serve_later() sets, and scheduler::answered() takes back
+  this_scheduler->serve_later(task);
 }
 
 inline void become_copy(control_block& control, task_id copy) noexcept {
@@ -782,10 +788,11 @@ inline void transfer_engine::lay_out(resident& task) {
     }
   } catch (const std::exception& reason) {
     const auto* known = dynamic_cast<const error*>(&reason);
-    refuse(from.source, id, epoch,
-           {known != nullptr ? known->code() : make_error_code(errc::move_refused), reason.what()});
+    failure why{known != nullptr ? known->code() : make_error_code(errc::move_refused), reason.what()};
+    node_id source = from.source;
     if (!opened) from.region = {};
     drop_arrival(task);
+    refuse(source, id, epoch, why); // last: the source may offer the task again at once
     return;
   }
   node_id source = from.source;
@@ -885,9 +892,12 @@ inline void transfer_engine::on_claim(node_id claimant, protocol::Claim::Reader 
   task_id id(message.getTask());
   fault_point("home.claimed");
   bool yes = with_.home.claim(id, message.getEpoch(), claimant, node_id(message.getSource()));
+  // A claimant that offered the task to this node, and lost what it was told.
+  if (!yes && with_.home.locate(id) == with_.home.here()) tell_taken(claimant, id, message.getEpoch());
   answer reply;
   reply.first = yes;
-  reply.second = !yes && with_.home.locate(id) == no_node; // it has ended: nothing is left to claim
+  bool ended = !yes && with_.home.locate(id) == no_node; // nothing is left to claim
+  reply.second = message.getEpoch() << 1 | (ended ? 1 : 0);
   send_answer(with_.network, claimant, message.getCall(), reply);
   fault_point("home.answered");
 }
@@ -911,21 +921,18 @@ inline void transfer_engine::on_claim_answer(task_id id, const answer& verdict) 
   move_phase phase = move_phase::asked;
   {
     held guard(task->lock);
-    if (task->id != id) return;
-    if (task->move == nullptr) {
-      // A task that ran on without its home's word tells home where it is.
-      held mine(lock_);
-      if (unsure_.erase(id) > 0 && verdict.code == errc::ok && verdict.first == 1) ++task->epoch;
-      return;
-    }
+    if (task->id != id || task->move == nullptr) return;
+    if (verdict.code == errc::ok && verdict.second >> 1 != task->move->claimed) return; // of an earlier claim
     phase = task->move->phase;
   }
   if (phase == move_phase::claiming) {
     if (verdict.code != errc::ok) {
-      refuse(task->move->incoming->source, id, task->move->epoch,
+      node_id source = task->move->incoming->source;
+      std::uint64_t epoch = task->move->epoch;
+      drop_arrival(*task);
+      refuse(source, id, epoch,
              {make_error_code(errc::home_unreachable),
               "home " + to_string(id.home()) + " did not answer the target's claim: " + verdict.what});
-      drop_arrival(*task);
     } else if (verdict.first == 1) {
       granted(*task);
     } else {
@@ -937,7 +944,7 @@ inline void transfer_engine::on_claim_answer(task_id id, const answer& verdict) 
     } else if (verdict.first == 1) {
       task->epoch = task->move->claimed + 1;
       give_up(*task, task->move->why);
-    } else if (verdict.second == 1) {
+    } else if ((verdict.second & 1) != 0) {
       taken(*task);
     }
     // Otherwise the target has it: it will say so, or home will ask us when it is dead.
@@ -945,13 +952,27 @@ inline void transfer_engine::on_claim_answer(task_id id, const answer& verdict) 
 }
 
 inline void transfer_engine::run_without_home(resident& task) {
-  // Neither the target nor home can be heard. Nobody else has the task's memory: it goes on here.
-  ++task.epoch;
-  {
-    held guard(lock_);
-    unsure_.insert(task.id);
+  // Neither the target nor home can be heard.
+  if (!task.move->target_gone) {
+    // The target may run it, with home's word. Whoever of the two is back first says so.
+    the_services->report(("task " + to_string(task.id) + " stands still: neither node " + to_string(task.move->target) +
+                          ", which it was offered to, nor its home can be asked where it runs")
+                             .c_str());
+    return;
   }
+  // Nobody else has the task's memory: it goes on here.
+  run_unasked(task);
   give_up(task, {make_error_code(errc::home_unreachable), "neither the target nor the task's home can be reached"});
+}
+
+inline void transfer_engine::run_unasked(resident& task) {
+  task.epoch += 2; // home may have granted the target's claim, or may do so yet: then its record has one more
+  held guard(lock_);
+  unsure_.insert(task.id);
+}
+
+inline void transfer_engine::on_running(node_id holder, protocol::TaskEpoch::Reader message) {
+  with_.home.runs_at(task_id(message.getTask()), message.getEpoch(), holder);
 }
 
 inline void transfer_engine::on_still_held(node_id home, protocol::TaskEpoch::Reader message) {
@@ -979,6 +1000,42 @@ inline void transfer_engine::on_not_held(node_id, protocol::TaskEpoch::Reader me
 
 // --- nodes that die ----------------------------------------------------------------------------------
 
+inline void transfer_engine::take_back(resident& task, target_loss how, const std::string& why) {
+  // The offer, or what the target had to say to it, may be lost.
+  move_order& order = *task.move;
+  task_id id = task.id;
+  order.target_lost = true;
+  order.target_gone = how == target_loss::gone;
+  if (order.claimed > order.epoch) return; // home knew before us, and has asked: see on_still_held()
+  order.why = {make_error_code(errc::node_unreachable), "the target was lost: " + why};
+  order.claimed = order.epoch;
+  if (id.home() == with_.home.here()) {
+    if (with_.home.claim(id, order.epoch, with_.home.here(), order.target)) {
+      task.epoch = order.epoch + 1;
+      give_up(task, order.why);
+    } else if (order.target_gone && with_.home.claim(id, order.epoch + 1, with_.home.here(), order.target)) {
+      // It was granted the task and died before it could say that it runs.
+      task.epoch = order.epoch + 2;
+      give_up(task, order.why);
+    }
+  } else if (dead_.contains(id.home())) {
+    run_without_home(task);
+  } else if (id.home() != order.target) {
+    claim(id, order.epoch, order.target);
+  } // Otherwise on_node_back() claims.
+}
+
+inline void transfer_engine::on_connection_broken(node_id node, const std::string& why) {
+  std::vector<resident*> offered;
+  {
+    held guard(lock_);
+    for (auto& [id, task] : moving_)
+      if (task->move != nullptr && task->move->phase == move_phase::offered && task->move->target == node)
+        offered.push_back(task);
+  }
+  for (resident* task : offered) take_back(*task, target_loss::broken, why);
+}
+
 inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, const std::string& why) {
   dead_.insert(node);
   if (process_is_gone) with_.home.died(node);
@@ -994,29 +1051,12 @@ inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, co
   for (resident* task : mine) {
     move_order& order = *task->move;
     task_id id = task->id;
-    if (order.phase == move_phase::claiming && id.home() == node) {
+    if (order.phase == move_phase::claiming && id.home() == node)
       on_claim_answer(id, {errc::home_unreachable, why, 0, 0, {}});
-    } else if (order.phase == move_phase::offered && order.target == node) {
-      order.target_lost = true;
-      if (order.claimed > order.epoch) continue; // home knew before us, and has asked: see on_still_held()
-      order.why = {make_error_code(errc::node_unreachable), "the target was lost: " + why};
-      order.claimed = order.epoch;
-      if (id.home() != with_.home.here()) {
-        if (dead_.contains(id.home()))
-          run_without_home(*task);
-        else
-          claim(id, order.epoch, node);
-      } else if (with_.home.claim(id, order.epoch, with_.home.here(), node)) {
-        task->epoch = order.epoch + 1;
-        give_up(*task, order.why);
-      } else if (process_is_gone && with_.home.claim(id, order.epoch + 1, with_.home.here(), node)) {
-        // It was granted the task and died before it could say that it runs.
-        task->epoch = order.epoch + 2;
-        give_up(*task, order.why);
-      }
-    } else if (order.phase == move_phase::offered && order.target_lost && id.home() == node) {
+    else if (order.phase == move_phase::offered && order.target == node)
+      take_back(*task, process_is_gone ? target_loss::gone : target_loss::unreachable, why);
+    else if (order.phase == move_phase::offered && order.target_lost && id.home() == node)
       run_without_home(*task);
-    }
   }
   for (task_id copy : copies) {
     if (copy.home() == with_.home.here())
@@ -1056,28 +1096,34 @@ inline void transfer_engine::on_node_back(node_id node) {
     send_message(with_.network, node, [&](protocol::Message::Builder message) {
       message.initDisown().setTask(id.bits());
     });
-  std::vector<std::pair<task_id, std::uint64_t>> came_from;
-  std::vector<std::pair<task_id, std::uint64_t>> unsure;
+  std::vector<task_id> came_from, unsure;
+  std::vector<std::pair<task_id, std::uint64_t>> claimed;
   {
     held guard(lock_);
     for (const auto& [id, source] : sources_)
-      if (source == node) came_from.emplace_back(id, 0);
+      if (source == node) came_from.push_back(id);
     for (task_id id : unsure_)
-      if (id.home() == node) unsure.emplace_back(id, 0);
+      if (id.home() == node) unsure.push_back(id);
     for (auto& [id, task] : moving_)
       if (task->move != nullptr && id.home() == node &&
           (task->move->phase == move_phase::claiming ||
            (task->move->phase == move_phase::offered && task->move->target_lost)))
-        unsure.emplace_back(id, task->move->claimed + 1);
+        claimed.emplace_back(id, task->move->claimed);
   }
-  for (const auto& [id, unused] : came_from) {
+  for (task_id id : came_from) {
     resident* task = with_.home.find_here(id);
     if (task != nullptr) tell_taken(node, id, task->epoch - 1);
   }
-  for (const auto& [id, claimed] : unsure) {
+  for (task_id id : unsure) {
     resident* task = with_.home.find_here(id);
-    if (task != nullptr) claim(id, claimed > 0 ? claimed - 1 : task->epoch, no_node);
+    if (task == nullptr) continue;
+    send_message(with_.network, node, [&](protocol::Message::Builder message) {
+      auto running = message.initRunning();
+      running.setTask(id.bits());
+      running.setEpoch(task->epoch);
+    });
   }
+  for (const auto& [id, epoch] : claimed) claim(id, epoch, no_node);
 }
 
 } // namespace migrate::detail

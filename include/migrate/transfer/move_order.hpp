@@ -56,6 +56,7 @@ struct move_order {
   task_id copy;                                 // valid: the task stays, and this copy of it is offered
   bool spawning = false;                        // the task has yet to begin: spawned for another node
   bool target_lost = false;                     // offered, and the target cannot be heard
+  bool target_gone = false;                     // its process has ended, too
   image offered;                                // the generation made for this move, if one was
   std::unique_ptr<arrival> incoming;            // on the target; on the source: the task comes back already
   std::chrono::steady_clock::time_point frozen_at;
