@@ -78,7 +78,8 @@ int main(int argc, char** argv) {
                                   }).join();
   bool reached = bench::ratio_row("migrate::clock::now() by default, away from home, against clock_gettime", reckoned, 2,
                                   "ns");
-  reached &= bench::ratio_row("exact time away from home, against one empty Cap'n Proto call", exact, 1.3, "us", 1e-3);
+  reached &=
+      bench::ratio_row("exact time away from home, against one empty Cap'n Proto call", exact, 1.3, "us", 1e-3);
   bench::shown("the error bound of the default", bench::text("%.1f us", bound * 1e-3));
   return reached ? 0 : 1;
 }

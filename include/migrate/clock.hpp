@@ -19,9 +19,9 @@ struct clock {
   static time_point now() noexcept {
     return time_point(duration(detail::read_home_clock<detail::home_clock::wall>()));
   }
-  // The wall clock of the running task's home, since the epoch of std::chrono::system_clock. At home it is read; away it
-  // is reckoned from the node's own clock and costs about as much. Never less than it was in this task before, however
-  // often that moved: when home's clock is set back it stands still until that has caught up. The first call on a node
+  // The wall clock of the running task's home, since the epoch of std::chrono::system_clock. At home it is read; away
+  // it is reckoned from the node's own clock and costs about as much. Never less than it was in this task before,
+  // however often that moved: when home's clock is set back it stands still until that has caught up. The first call on a node
   // waits for home, as does one after ten seconds without any. Goes on, with a growing error_bound(), while home does
   // not answer. The task may have moved when it returns. On a thread that runs no task: the node's own.
 

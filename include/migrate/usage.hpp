@@ -34,7 +34,7 @@ inline int priority(int wanted) {
     throw std::system_error(EACCES, std::generic_category(), "priority: only root's tasks may raise it");
   return std::exchange(mine.nice, wanted);
 }
-// From -20, the most urgent, to 19. Carried along and inherited as nice(2) has it; the scheduler treats all tasks alike.
-// Returns what it was before.
+// From -20, the most urgent, to 19. Carried along and inherited as nice(2) has it; the scheduler treats all tasks
+// alike. Returns what it was before.
 
 } // namespace migrate::this_task

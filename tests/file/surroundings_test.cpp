@@ -52,8 +52,8 @@ TEST_CASE("a working directory belongs to its task and goes along") {
     if (posix::chdir("/usr") != 0 || posix::chdir("../usr/./bin/..") != 0) return std::vector<std::string>{};
     return everywhere([] {
       char here[256];
-      return std::string(posix::getcwd(here, sizeof here) == here ? here : "?") + " " + migrate::detail::resolve("x/y") +
-             " " + migrate::detail::resolve("/x");
+      return std::string(posix::getcwd(here, sizeof here) == here ? here : "?") + " " +
+             migrate::detail::resolve("x/y") + " " + migrate::detail::resolve("/x");
     });
   });
   check_all(seen, "/usr /usr/x/y /x");
@@ -193,8 +193,8 @@ TEST_CASE("an environment that is emptied or replaced stays so") {
 TEST_CASE("a task has its home's arguments, names and identity") {
   char host[256] = {};
   REQUIRE(::gethostname(host, sizeof host - 1) == 0);
-  std::string expected = std::string(host) + " " + std::to_string(::getuid()) + " " + std::to_string(::getegid()) + " " +
-                         std::to_string(::getgroups(0, nullptr)) + " Linux";
+  std::string expected = std::string(host) + " " + std::to_string(::getuid()) + " " +
+                         std::to_string(::getegid()) + " " + std::to_string(::getgroups(0, nullptr)) + " Linux";
   auto seen = run([] {
     return everywhere([] {
       char name[256] = {};

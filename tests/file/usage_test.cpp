@@ -1,10 +1,13 @@
 #include <migrate/posix/usage.hpp>
 
 #include "../support/cluster.hpp"
+#include "../support/program.hpp"
 
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
+#include <string>
 #include <vector>
 
 #include <time.h>
@@ -35,7 +38,29 @@ std::int64_t used() {
   return usage.user + usage.system;
 }
 
+const migrate_test::scenario_entry from_the_start{"from the start", [] {
+  std::printf("%lld\n", static_cast<long long>(run([] {
+    migrate::this_task::migrate_to(node_id(2));
+    burn(30 * ms);
+    return used();
+  })));
+  return 0;
+}};
+
+std::int64_t first_answer(const char* wanted) {
+  migrate_test::program other({migrate_test::own_path()}, {{"MIGRATE_SCENARIO", "from the start"},
+                                                           {"MIGRATE_NODES", "2"},
+                                                           {"MIGRATE_QUIET", "1"},
+                                                           {"MIGRATE_USAGE", wanted}});
+  return std::stoll("0" + other.line());
+}
+
 } // namespace
+
+TEST_CASE("usage is counted from when it is first asked for, or from the start where the nodes are told to") {
+  CHECK(first_answer("1") >= 28 * ms);
+  CHECK(first_answer("0") <= 10 * ms);
+}
 
 TEST_CASE("what a task uses adds up over all nodes") {
   auto seen = run([] {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <initializer_list>
 #include <iterator>
 #include <optional>
 #include <vector>
@@ -66,7 +67,8 @@ std::int64_t steady_now() { return migrate::steady_clock::now().time_since_epoch
 TEST_CASE("the clocks of this test's nodes differ") {
   REQUIRE(skewed == 0);
   std::vector<std::int64_t> seen;
-  for (int node : {1, 2, 3}) seen.push_back(migrate::detail::skew_from_environment(node_id(static_cast<std::uint16_t>(node))));
+  for (std::uint16_t node : std::initializer_list<std::uint16_t>{1, 2, 3})
+    seen.push_back(migrate::detail::skew_from_environment(node_id(node)));
   CHECK(seen == std::vector<std::int64_t>{0, 3600'000'000'000, -7200'000'000'000});
   CHECK(run([] {
           migrate::pin_scope here;
