@@ -19,6 +19,7 @@
 #include <migrate/cluster/children.hpp>
 #include <migrate/cluster/members.hpp>
 #include <migrate/cluster/options.hpp>
+#include <migrate/cluster/outside_signals.hpp>
 #include <migrate/cluster/sleepers.hpp>
 #include <migrate/file/c_output.hpp>
 #include <migrate/file/post_office.hpp>
@@ -144,6 +145,7 @@ private:
   std::optional<detail::sleepers> sleepers_;
   std::optional<detail::sleepers> timers_; // of those that may run meanwhile
   std::optional<detail::child_nodes> children_;
+  std::optional<detail::outside_signals> outside_;
   std::optional<detail::scheduler> scheduler_;
   detail::members members_;
   detail::ledger ledger_; // on the first node

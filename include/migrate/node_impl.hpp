@@ -88,6 +88,8 @@ struct node_calls {
   static constexpr signal_services signal_table{
       .send = signals::send,
       .tell_change = signals::tell_change,
+      .foreground_group = signals::foreground_group,
+      .set_foreground_group = signals::set_foreground_group,
       .wake_at = [](resident& task, steady_point when) { this_node->timers_->add(task, when); },
       .forget_wake = [](resident& task) noexcept { this_node->timers_->forget(task); },
   };
@@ -129,7 +131,8 @@ inline node::node(node_options options) : options_(std::move(options)) {
   // Buffers that the C library would allocate at the first output, perhaps inside a task.
   std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
   ::tzset();
-  if (options_.helper) ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (options_.helper) ::prctl(PR_SET_PDEATHSIG, options_.forward_signals ? SIGKILL : SIGTERM);
+  if (options_.helper && options_.forward_signals) detail::outside_signals::leave_to_first_node();
   if (options_.workers == 0) options_.workers = std::max(1u, std::thread::hardware_concurrency());
   detail::torture.period = options_.torture;
   detail::torture.seed = options_.seed;
@@ -179,6 +182,10 @@ inline node::node(node_options options) : options_(std::move(options)) {
       if (first())
         say("torture: every task moves at every " + std::to_string(options_.torture) +
             " library calls, seed " + std::to_string(options_.seed));
+    }
+    if (options_.forward_signals && !options_.helper) {
+      outside_.emplace(loop_);
+      outside_->forward();
     }
     if (first()) start_siblings();
   } catch (...) {

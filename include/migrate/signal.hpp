@@ -92,15 +92,22 @@ inline std::error_code send_with(std::int64_t to, int number, int code, std::uin
 }
 
 inline void throw_unsent(const std::error_code& code, task_id to, int number) {
-  if (code) throw error(code, "sending signal " + std::to_string(number) + " to task " + to_string(to) + ": " + code.message());
+  if (code)
+    throw error(code, "sending signal " + std::to_string(number) + " to task " + to_string(to) + ": " + code.message());
 }
 
 } // namespace detail
 
 // --- sending
 
-inline void send_signal(task_id to, int number, std::error_code& code) { code = detail::send_with(static_cast<std::int64_t>(to.bits()), number, SI_USER, 0); }
-inline void send_signal(task_id to, int number) { detail::throw_unsent(detail::send_with(static_cast<std::int64_t>(to.bits()), number, SI_USER, 0), to, number); }
+inline void send_signal(task_id to, int number, std::error_code& code) {
+  code = detail::send_with(static_cast<std::int64_t>(to.bits()), number, SI_USER, 0);
+}
+inline void send_signal(task_id to, int number) {
+  std::error_code code;
+  send_signal(to, number, code);
+  detail::throw_unsent(code, to, number);
+}
 // The receiver gets it exactly once, wherever it is and goes. Number 0 only looks whether the task is there. From any
 // thread of a node; a task may have moved when it returns. std::errc::no_such_process, or host_unreachable when the
 // receiver's home does not answer. As kill(2).
@@ -109,7 +116,9 @@ inline void queue_signal(task_id to, int number, std::uint64_t value, std::error
   code = detail::send_with(static_cast<std::int64_t>(to.bits()), number, SI_QUEUE, value);
 }
 inline void queue_signal(task_id to, int number, std::uint64_t value) {
-  detail::throw_unsent(detail::send_with(static_cast<std::int64_t>(to.bits()), number, SI_QUEUE, value), to, number);
+  std::error_code code;
+  queue_signal(to, number, value, code);
+  detail::throw_unsent(code, to, number);
 }
 // The same with a value. Signals from 32 on are delivered as often as they were sent, in order. As sigqueue(3).
 
@@ -211,6 +220,26 @@ inline void wait_for_handler(signal_set blocked) {
 }
 // With only these signals blocked, until a handler has run, as sigsuspend(2).
 
+inline void set_foreground_group(task_id group) {
+  detail::self();
+  detail::safe_point();
+  if (int failed = detail::the_signals->set_foreground_group(group); failed != 0)
+    throw error({failed, std::generic_category()}, "set_foreground_group: task group " + to_string(group));
+}
+// Has the signals that reach the home node's process from outside go to that group of the caller's session, wherever
+// its members are: Ctrl-C at the terminal, SIGTERM, SIGWINCH and so on, if the node runs with --migrate-signals. As
+// tcsetpgrp(3).
+
+inline task_id foreground_group() {
+  detail::self();
+  detail::safe_point();
+  task_id group;
+  if (int failed = detail::the_signals->foreground_group(group); failed != 0)
+    throw error({failed, std::generic_category()}, "foreground_group");
+  return group;
+}
+// None: no group is in the foreground.
+
 class signal_timer {
 public:
   explicit signal_timer(int number, std::uint64_t value = 0) {
@@ -222,13 +251,17 @@ public:
     timer.sends.code = SI_TIMER;
     timer.sends.value = value;
     number_ = detail::add_timer(timer);
-    if (number_ < 0) throw error(std::make_error_code(std::errc::resource_unavailable_try_again), "signal_timer: the task has 256 timers already");
+    if (number_ < 0)
+      throw error(std::make_error_code(std::errc::resource_unavailable_try_again),
+                  "signal_timer: the task has 256 timers already");
   }
   ~signal_timer() { *detail::find_timer(number_) = {}; }
   signal_timer(const signal_timer&) = delete;
   signal_timer& operator=(const signal_timer&) = delete;
 
-  template <class Rep, class Period> void fire_in(const std::chrono::duration<Rep, Period>& delay) { set(nanoseconds(delay), 0); }
+  template <class Rep, class Period> void fire_in(const std::chrono::duration<Rep, Period>& delay) {
+    set(nanoseconds(delay), 0);
+  }
   template <class Rep, class Period> void fire_every(const std::chrono::duration<Rep, Period>& interval) {
     set(nanoseconds(interval), nanoseconds(interval));
   }

@@ -28,6 +28,7 @@ struct node_options {
   std::size_t most_inline = 64 * 1024; // bytes of dirty pages that travel in the offer, not through the store
   unsigned keepalive_ms = 10'000;      // a node silent for so long is lost
   bool usage = false;            // count what tasks use from their start, not from when they first ask
+  bool forward_signals = false;  // signals to this process, such as Ctrl-C, go to the tasks in the foreground
   bool quiet = false;            // no lines about the node's own doings on standard error
   bool helper = false;           // started by another node of this machine; ends with it
   std::vector<std::string> arguments; // for the nodes that this one starts: the program's own, after its name
@@ -50,6 +51,7 @@ inline constexpr const char* node_options_help =
     "  --migrate-keepalive=MS      a node that is silent for so long is lost (10000)\n"
     "  --migrate-inline=BYTES      most dirty pages that travel in a move's offer (65536)\n"
     "  --migrate-usage             count what tasks use from their start on\n"
+    "  --migrate-signals           signals to this process, such as Ctrl-C, go to the tasks in the foreground\n"
     "  --migrate-quiet             no lines about the nodes themselves\n";
 
 namespace detail {
@@ -64,7 +66,8 @@ template <class N> N parse_number(std::string_view name, std::string_view text) 
 }
 
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
-                                                    "credentials", "torture", "keepalive", "inline", "quiet",  "usage"};
+                                                    "credentials", "torture", "keepalive", "inline", "quiet",
+                                                    "usage",       "signals"};
 // Those that the environment may set; the command line has two more: helper, and help.
 
 inline void set_option(node_options& into, std::string_view name, std::string_view value) {
@@ -88,6 +91,8 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
     into.usage = value != "0";
   else if (name == "quiet")
     into.quiet = value != "0";
+  else if (name == "signals")
+    into.forward_signals = value != "0";
   else if (name == "helper")
     into.helper = true;
   else { // torture
@@ -131,7 +136,8 @@ inline node_options node_options::from(int& argc, char** argv) {
     if (name != "helper" && std::ranges::find(detail::node_option_names, name) == std::end(detail::node_option_names))
       throw error(std::make_error_code(std::errc::invalid_argument),
                   "unknown option " + std::string(argument) + "; there are:\n" + node_options_help);
-    if (equals == std::string_view::npos && name != "quiet" && name != "usage" && name != "helper") {
+    bool wants_value = name != "quiet" && name != "usage" && name != "signals" && name != "helper";
+    if (equals == std::string_view::npos && wants_value) {
       if (i + 1 == argc)
         throw error(std::make_error_code(std::errc::invalid_argument), std::string(argument) + " wants a value");
       value = argv[++i];

@@ -16,6 +16,9 @@ struct signal_services {
   // Returns an errno, zero when it is done. From a task or a thread; a task may have moved.
   bool (*tell_change)(signal_change what, int number);
   // To the running task's home. False: it must not stop, since nobody of its session could continue it.
+  int (*foreground_group)(task_id& group);
+  int (*set_foreground_group)(task_id group);
+  // Of the running task's home: which of its groups gets what signals come from outside. Each returns an errno.
   void (*wake_at)(resident& task, steady_point when);
   void (*forget_wake)(resident& task) noexcept;
   // Has the task look for signals then. One point in time for each task.

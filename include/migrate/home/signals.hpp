@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -37,6 +38,11 @@ public:
   bool change_is_new(task_id task, std::uint64_t number);
   void send_again(task_id to) noexcept;
 
+  bool forward(int number);
+  // From outside, to the group in the foreground. False: there is none.
+  task_id foreground() const noexcept { return task_id(foreground_.load()); }
+  void set_foreground(task_id group) noexcept { foreground_.store(group.bits()); }
+
   // On the I/O thread:
   void on_signal(node_id from, protocol::Signal::Reader message, kj::ArrayPtr<const kj::byte> attachment);
   void on_signal_seen(node_id from, protocol::SignalSeen::Reader message);
@@ -69,6 +75,7 @@ private:
   home_office& home_;
   peers& network_;
   event_loop& loop_;
+  std::atomic<std::uint64_t> foreground_{0}; // a group of this home's, or nothing
 };
 // Thread safety: any thread, inside a node_heap_scope where a task runs. Lock order: a home record's, then a
 // resident's; neither is held while a task is woken.
@@ -145,6 +152,19 @@ inline int signal_office::post(task_id to, const signal_info& what, task_id from
   }
   if (wake != nullptr) this_scheduler->wake(*wake);
   return 0;
+}
+
+inline bool signal_office::forward(int number) {
+  task_id group = foreground();
+  if (!group) return false;
+  std::vector<task_id> tasks;
+  home_.processes().for_each_in_group(group, [&](task_id each) { tasks.push_back(each); });
+  signal_info what;
+  what.number = number;
+  what.code = SI_KERNEL;
+  bool sent = false;
+  for (task_id each : tasks) sent |= post(each, what) == 0;
+  return sent;
 }
 
 inline void signal_office::send_again(task_id to) noexcept {
@@ -268,7 +288,6 @@ inline void signal_office::go_on(resident& task) {
 }
 
 inline void signal_office::forget(resident& task) noexcept {
-  the_signals->forget_wake(task);
   signal_inbox* box = nullptr;
   {
     held guard(task.lock);
@@ -276,6 +295,8 @@ inline void signal_office::forget(resident& task) noexcept {
     lower_attention(task);
     task.state.store(run_state::none); // signals that still come find nobody
   }
+  if (box == nullptr) return; // nor has it timers
+  the_signals->forget_wake(task);
   delete box;
 }
 
@@ -283,7 +304,7 @@ inline void signal_office::forget(resident& task) noexcept {
 
 namespace signals {
 
-enum class operation : std::uint8_t { send, change };
+enum class operation : std::uint8_t { send, change, foreground, set_foreground };
 
 inline constexpr std::int64_t everybody = -1;
 
@@ -327,6 +348,16 @@ inline void serve(const request& asked, byte_reader& in) {
     auto info = in.get<signal_info>();
     if (info.number != 0 && !is_signal(info.number)) throw error(errc::protocol, "there is no such signal");
     made.first = static_cast<std::uint64_t>(post_to(to, info, asked.task, number));
+  } else if (what == operation::foreground) {
+    made.first = this_signals->foreground().bits();
+  } else if (what == operation::set_foreground) {
+    auto group = in.get<task_id>();
+    process_table& processes = this_home->processes();
+    bool there = processes.group_exists(group);
+    if (there && processes.where_is(group).session == processes.where_is(asked.task).session)
+      this_signals->set_foreground(group);
+    else
+      made.first = there ? EPERM : ESRCH;
   } else {
     auto change = in.get<signal_change>();
     int signal = in.get<std::int32_t>();
@@ -379,6 +410,29 @@ inline int send(std::int64_t to, const signal_info& what) {
   if (to == 0 && me == nullptr) return ESRCH;
   node_id home = to == 0 ? me->id.home() : task_id(static_cast<std::uint64_t>(to > 0 ? to : -to)).home();
   return home == no_node ? ESRCH : send_by(home, to, what, number);
+}
+
+inline std::optional<std::uint64_t> ask_own_home(operation what, task_id group) {
+  for (;;) {
+    called made = ask_home(self().id.home(), service::signal, [&](byte_writer& out) {
+      out.put(what);
+      out.put(std::uint64_t{0}); // asking twice does no harm
+      out.put(group);
+    });
+    if (made.how == waited::moved) continue;
+    if (made.got.code != errc::ok) return std::nullopt;
+    return made.got.first;
+  }
+}
+
+inline int foreground_group(task_id& group) {
+  std::optional<std::uint64_t> got = ask_own_home(operation::foreground, {});
+  if (got) group = task_id(*got);
+  return got ? 0 : EHOSTUNREACH;
+}
+
+inline int set_foreground_group(task_id group) {
+  return static_cast<int>(ask_own_home(operation::set_foreground, group).value_or(EHOSTUNREACH));
 }
 
 inline bool tell_change(signal_change what, int signal) {

@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <ctime>
+#include <limits>
 #include <type_traits>
 
 #include <signal.h>
@@ -362,6 +363,30 @@ inline int sigwait(const sigset_t* set, int* number) {
     *number = got;
     return 0;
   }
+}
+
+// --- the foreground
+
+inline int tcsetpgrp(int descriptor, pid_t group) {
+  // Descriptors 0 to 2 stand for home's terminal. See set_foreground_group().
+  using namespace detail_signal;
+  if (!in_task()) return fail(ENOSYS);
+  if (descriptor < 0 || descriptor > 2) return fail(ENOTTY);
+  if (group <= 0) return fail(EINVAL);
+  safe_point();
+  int failed = the_signals->set_foreground_group(task_id(static_cast<std::uint64_t>(group)));
+  return failed == 0 ? 0 : fail(failed);
+}
+
+inline pid_t tcgetpgrp(int descriptor) {
+  // A number that no group has when none is in the foreground.
+  using namespace detail_signal;
+  if (!in_task()) return fail(ENOSYS);
+  if (descriptor < 0 || descriptor > 2) return fail(ENOTTY);
+  safe_point();
+  task_id group;
+  if (int failed = the_signals->foreground_group(group); failed != 0) return fail(failed);
+  return group ? static_cast<pid_t>(group.bits()) : std::numeric_limits<pid_t>::max();
 }
 
 // --- timers
