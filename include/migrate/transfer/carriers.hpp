@@ -3,6 +3,7 @@
 
 #include <migrate/file/post_office.hpp>
 #include <migrate/transfer/carrier.hpp>
+#include <migrate/transfer/file_carrier.hpp>
 
 namespace migrate::detail {
 
@@ -28,5 +29,10 @@ inline constexpr carrier usage_carrier{
     },
     [](resident&, bool) noexcept {}};
 // What a task has used lies in its memory; that it is to be counted on is the node's to know.
+
+inline constexpr carrier file_carrier{"files", 1, file_carrying::prepare, file_carrying::encapsulate,
+                                      file_carrying::restore, file_carrying::release, file_carrying::copy,
+                                      file_carrying::restore_copy};
+// What the task has open.
 
 } // namespace migrate::detail
