@@ -121,7 +121,7 @@ public:
   // A frozen task goes on.
 
   void serve_later(resident& task) noexcept {
-    task.wants.fetch_or(want_move);
+    if ((task.wants.fetch_or(want_move) & want_move) == 0) attention.fetch_add(1); // answered() takes it back
     enqueue(task);
   }
   // Has a worker serve a task that is frozen and stays so.
