@@ -1,6 +1,7 @@
 // Handing open descriptors to another node of the same machine.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -45,12 +46,22 @@ public:
   descriptor_passing(const descriptor_passing&) = delete;
   descriptor_passing& operator=(const descriptor_passing&) = delete;
 
-  int send(node_id target, std::span<const int> kernel, ticket& made);
+  struct arrival_key {
+    task_id task;
+    std::uint64_t epoch = 0;
+    friend bool operator==(const arrival_key&, const arrival_key&) = default;
+  };
+  // Of the offer that they belong to.
+
+  int send(node_id target, const arrival_key& whose, std::span<const int> kernel, ticket& made);
   // 0, or an errno; ENOENT: the target is on another machine, or does not listen yet; ECONNREFUSED: it is on another
   // machine, or dead.
 
   bool take(const ticket& which, std::vector<int>& kernel, std::size_t count);
   // What send() sent, in its order. False: it has not come, or not all of it; nothing is left open then.
+
+  void discard(const arrival_key& whose) noexcept;
+  // Closes what came for an offer that is refused: while it lies here a pipe's other end sees no end of file.
 
 private:
   static constexpr std::size_t batch = 250; // the kernel takes 253 in one message
@@ -58,6 +69,7 @@ private:
 
   struct message {
     ticket which;
+    arrival_key whose;
   };
   struct hash {
     std::size_t operator()(const ticket& which) const noexcept {
@@ -66,6 +78,7 @@ private:
   };
   struct waiting {
     std::vector<int> kernel;
+    arrival_key whose;
     std::chrono::steady_clock::time_point since;
   };
 
@@ -153,7 +166,8 @@ inline int descriptor_passing::send_batch(int to, const message& head, std::span
   return 0;
 }
 
-inline int descriptor_passing::send(node_id target, std::span<const int> kernel, ticket& made) {
+inline int descriptor_passing::send(node_id target, const arrival_key& whose, std::span<const int> kernel,
+                                    ticket& made) {
   std::shared_ptr<descriptor> to;
   {
     std::lock_guard guard(lock_);
@@ -167,7 +181,7 @@ inline int descriptor_passing::send(node_id target, std::span<const int> kernel,
     to = known;
   }
   for (std::size_t at = 0; at < kernel.size(); at += batch) {
-    int failed = send_batch(to->get(), {made}, kernel.subspan(at, std::min(batch, kernel.size() - at)));
+    int failed = send_batch(to->get(), {made, whose}, kernel.subspan(at, std::min(batch, kernel.size() - at)));
     if (failed == 0) continue;
     std::lock_guard guard(lock_);
     outgoing_.erase(number(target));
@@ -188,6 +202,7 @@ inline bool descriptor_passing::receive(int from) {
   in.msg_controllen = sizeof space;
   if (::recvmsg(from, &in, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != sizeof head) return false;
   waiting& into = arrived_[head.which];
+  into.whose = head.whose;
   into.since = std::chrono::steady_clock::now();
   for (cmsghdr* each = CMSG_FIRSTHDR(&in); each != nullptr; each = CMSG_NXTHDR(&in, each)) {
     if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS) continue;
@@ -226,6 +241,16 @@ inline bool descriptor_passing::take(const ticket& which, std::vector<int>& kern
   }
   kernel = std::move(all);
   return true;
+}
+
+inline void descriptor_passing::discard(const arrival_key& whose) noexcept {
+  std::lock_guard guard(lock_);
+  if (listener_) drain();
+  std::erase_if(arrived_, [&](const auto& each) {
+    if (!(each.second.whose == whose)) return false;
+    close_all(each.second.kernel);
+    return true;
+  });
 }
 
 } // namespace migrate::detail

@@ -32,7 +32,7 @@ inline constexpr carrier usage_carrier{
 
 inline constexpr carrier file_carrier{"files", 1, file_carrying::prepare, file_carrying::encapsulate,
                                       file_carrying::restore, file_carrying::release, file_carrying::copy,
-                                      file_carrying::restore_copy};
+                                      file_carrying::restore_copy, file_carrying::refused};
 // What the task has open.
 
 } // namespace migrate::detail

@@ -130,7 +130,8 @@ inline bool travels(const open_file& file, bool as_copy) noexcept {
   return file.kernel >= 0 && !(as_copy && file.kind == open_kind::locks); // a child has none of its parent's record locks
 }
 
-inline void write_files(const file_table* table, task_id task, node_id target, bool as_copy, byte_writer& out) {
+inline void write_files(const file_table* table, const descriptor_passing::arrival_key& whose, node_id target,
+                        bool as_copy, byte_writer& out) {
   std::vector<int> kernel;
   if (table != nullptr)
     for (const open_file* each : table->files)
@@ -140,12 +141,12 @@ inline void write_files(const file_table* table, task_id task, node_id target, b
     return;
   }
   descriptor_passing::ticket ticket;
-  int refused = how.reopen ? ENOENT : this_passing->send(target, kernel, ticket);
+  int refused = how.reopen ? ENOENT : this_passing->send(target, whose, kernel, ticket);
   // A node is known to the others a moment before it listens.
   auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(2);
   while (refused == ENOENT && !how.several_machines && std::chrono::steady_clock::now() < patience) {
     ::usleep(200);
-    refused = this_passing->send(target, kernel, ticket);
+    refused = this_passing->send(target, whose, kernel, ticket);
   }
   if (refused == 0) {
     out.put(way::handed_over);
@@ -157,7 +158,7 @@ inline void write_files(const file_table* table, task_id task, node_id target, b
   out.put(way::opened_again);
   std::vector<ino_t> nameless; // of the files that have been unlinked
   for (const open_file* each : table->files)
-    if (travels(*each, as_copy)) write_for_reopening(*each, task, nameless, out);
+    if (travels(*each, as_copy)) write_for_reopening(*each, whose.task, nameless, out);
 }
 
 inline void read_files(file_table* table, bool as_copy, byte_reader& in) {
@@ -189,7 +190,7 @@ inline void encapsulate(resident& task, byte_writer& out) {
   if (table != nullptr)
     for (const open_file* each : table->files)
       if (each->shared.way == offset_sharing::token) this_offset_tokens->yield(task, each->shared);
-  write_files(table, task.id, task.move->target, false, out);
+  write_files(table, {task.id, task.epoch}, task.move->target, false, out);
 }
 
 inline void restore(resident& task, byte_reader& in) { read_files(table_of(task), false, in); }
@@ -199,7 +200,7 @@ inline void copy(resident& task, task_id child, byte_writer& out) {
   file_table* table = table_of(task);
   if (table != nullptr)
     for (open_file* each : table->files) descriptors::give_to_child(*each, *table, task.id, child);
-  write_files(table, task.id, task.move->target, true, out);
+  write_files(table, {child, 1}, task.move->target, true, out); // see offer_copy() for the epoch
 }
 
 inline void restore_copy(resident& child, byte_reader& in) {
@@ -213,6 +214,8 @@ inline void restore_copy(resident& child, byte_reader& in) {
     }
   read_files(table, true, in);
 }
+
+inline void refused(task_id task, std::uint64_t epoch) noexcept { this_passing->discard({task, epoch}); }
 
 inline void close_descriptors(std::vector<int>& kernel) noexcept {
   // Neighbours at once: close(2) is a system call for each.
