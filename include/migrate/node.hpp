@@ -34,6 +34,7 @@
 #include <migrate/home/office.hpp>
 #include <migrate/home/process_calls.hpp>
 #include <migrate/home/request.hpp>
+#include <migrate/home/signals.hpp>
 #include <migrate/memory/dirty_pages.hpp>
 #include <migrate/memory/operators.hpp>
 #include <migrate/memory/region_space.hpp>
@@ -147,9 +148,11 @@ private:
   detail::offset_home offset_home_;
   detail::offset_tokens offset_tokens_;
   detail::pipe_home pipe_home_;
+  std::optional<detail::signal_office> signals_;
   detail::carrier_table carriers_;
   std::optional<detail::transfer_engine> engine_;
   std::optional<detail::sleepers> sleepers_;
+  std::optional<detail::sleepers> timers_; // of those that may run meanwhile
   std::optional<detail::child_nodes> children_;
   std::optional<detail::scheduler> scheduler_;
   detail::members members_;

@@ -76,8 +76,26 @@ struct node_calls {
       .nodes = nodes,
       .random_node = random_node,
       .report = report,
-      .signal_waits = [](const resident&) noexcept { return false; },
-      .take_signals = [] {},
+      .signal_waits = signal_waits_for,
+      .take_signals = take_signals,
+  };
+
+  static void woken(resident& task) noexcept { this_scheduler->wake(task); }
+  static void timer_due(resident& task) noexcept {
+    {
+      held guard(task.lock);
+      if (task.signals == nullptr) return;
+      task.signals->wakes_at = 0;
+      if (task.state.load() != run_state::frozen) raise_attention(task); // or its arrival does
+    }
+    this_scheduler->wake(task);
+  }
+
+  static constexpr signal_services signal_table{
+      .send = signals::send,
+      .tell_change = signals::tell_change,
+      .wake_at = [](resident& task, steady_point when) { this_node->timers_->add(task, when); },
+      .forget_wake = [](resident& task) noexcept { this_node->timers_->forget(task); },
   };
 
   static void serve(void* owner, resident& task) noexcept { static_cast<node*>(owner)->engine_->serve(task); }
@@ -208,6 +226,8 @@ inline void node::stop_cluster() {
   detail::when_task_ended = nullptr;
   detail::this_passing = nullptr;
   detail::this_readiness = nullptr;
+  detail::this_signals = nullptr;
+  detail::the_signals = nullptr;
   detail::this_home = nullptr;
   detail::this_calling = {};
   detail::this_node = nullptr;
@@ -268,6 +288,9 @@ inline void node::set_tables() {
   post_.emplace(*home_, *network_);
   carriers_.add(detail::mail_carrier);
   carriers_.add(detail::usage_carrier);
+  signals_.emplace(*home_, *network_, loop_);
+  home_->when_place_changes([](task_id task) noexcept { detail::this_signals->send_again(task); });
+  carriers_.add(detail::signal_carrier);
   detail::clock_skew = detail::skew_from_environment(id_);
   id128 boot = boot_id();
   boot.low ^= static_cast<std::uint64_t>(detail::clock_skew); // with other clocks it stands for another machine
@@ -275,13 +298,19 @@ inline void node::set_tables() {
   set_file_tables();
   engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
                                                  carriers_, departed_, boot, options_.most_inline});
-  sleepers_.emplace(loop_);
+  sleepers_.emplace(loop_, &detail::node_calls::woken);
+  timers_.emplace(loop_, &detail::node_calls::timer_due);
   children_.emplace(loop_);
   scheduler_.emplace(detail::scheduler::hooks{this, &detail::node_calls::serve, &detail::node_calls::finished,
                                               &detail::node_calls::faulted});
   detail::this_calling = {&*network_, &calls_, network_->incarnation()};
   detail::this_home = &*home_;
   detail::this_post = &*post_;
+  detail::this_signals = &*signals_;
+  detail::the_signals = &detail::node_calls::signal_table;
+  detail::home_services.set(detail::service::signal, detail::signals::serve);
+  detail::the_process_hooks.post = detail::signals::post_from_home;
+  detail::the_process_parts.add(detail::signals_part);
   detail::this_engine = &*engine_;
   detail::the_mail = &detail::mail::services;
   std::vector<std::string> words{program_invocation_name};
@@ -462,6 +491,7 @@ inline void node::on_connected(node_id peer, const peer_info& info) {
   home_->tell_ends_again(peer);
   engine_->on_node_back(peer);
   post_->on_node_back(peer);
+  signals_->on_node_back(peer);
 }
 
 template <class Fill> void node::send_on(connection& to, Fill&& fill) {
@@ -632,6 +662,8 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   case protocol::Message::NOT_HELD: engine_->on_not_held(peer, message.getNotHeld()); return;
   case protocol::Message::MAIL: post_->on_mail(peer, message.getMail(), attachment); return;
   case protocol::Message::MAIL_SEEN: post_->on_mail_seen(peer, message.getMailSeen()); return;
+  case protocol::Message::SIGNAL: signals_->on_signal(peer, message.getSignal(), attachment); return;
+  case protocol::Message::SIGNAL_SEEN: signals_->on_signal_seen(peer, message.getSignalSeen()); return;
   case protocol::Message::MAIL_AGAIN: post_->on_mail_again(peer, message.getMailAgain()); return;
   default: return;
   }

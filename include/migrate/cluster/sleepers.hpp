@@ -15,7 +15,9 @@ namespace migrate::detail {
 
 class sleepers {
 public:
-  explicit sleepers(event_loop& loop) : loop_(loop) {}
+  using action = void (*)(resident& task) noexcept;
+  sleepers(event_loop& loop, action due) : loop_(loop), due_(due) {}
+  // due(task) on the I/O thread, or for nothing: the record may be another task's by then.
 
   void add(resident& task, steady_point when) {
     bool earliest = false;
@@ -49,13 +51,14 @@ private:
       resident* due = by_time_.begin()->second;
       by_task_.erase(due);
       by_time_.erase(by_time_.begin());
-      this_scheduler->wake(*due); // whoever it is by now: see resident.hpp
+      due_(*due); // whoever it is by now: see resident.hpp
     }
     loop_.cancel(timer_);
     if (!by_time_.empty()) timer_ = loop_.at(by_time_.begin()->first, [this] { arm(); });
   }
 
   event_loop& loop_;
+  action due_;
   std::mutex lock_;
   schedule by_time_;
   std::unordered_map<resident*, schedule::iterator> by_task_;

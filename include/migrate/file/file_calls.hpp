@@ -30,9 +30,14 @@ namespace migrate::detail::files {
 
 inline bool in_task() noexcept { return the_services != nullptr && current_task() != nullptr; }
 
+inline bool interrupted() {
+  // Runs the handlers of what waits; false when they want the call to go on (SA_RESTART).
+  return signal_waits() && the_services->take_signals() == after_signals::interrupt;
+}
+
 inline long wait_until_ready(int kernel, std::uint32_t events) {
   // 0: look again, perhaps on another node.
-  if (signal_waits()) return -EINTR;
+  if (signal_waits()) return interrupted() ? -EINTR : 0;
   the_files->wake_when(kernel, events);
   park();
   safe_point();
@@ -260,7 +265,7 @@ template <class Try> long retry_until_locked(Try&& attempt) {
   for (;;) {
     long done = attempt();
     if (done != -EAGAIN && done != -EACCES) return done;
-    if (signal_waits()) return -EINTR;
+    if (interrupted()) return -EINTR;
     park_until(task_now() + pause);
     pause = std::min(pause * 2, std::chrono::microseconds(10'000));
     safe_point();

@@ -558,6 +558,7 @@ inline letter* receive(std::uint64_t key, const steady_point* deadline) {
       park();
     else if (!park_until(*deadline))
       return this_post->receive(*current_task(), key, false);
+    safe_point(); // handlers of signals run, and the wait goes on
   }
 }
 

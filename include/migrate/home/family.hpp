@@ -137,6 +137,7 @@ inline bool wait_for_end(task_id id, const steady_point* deadline, bool take, ou
         park();
       else
         in_time = park_until(*deadline);
+      safe_point();
       continue;
     }
     called made = call_node(
@@ -147,8 +148,12 @@ inline bool wait_for_end(task_id id, const steady_point* deadline, bool take, ou
           request.setTask(id.bits());
           request.setTake(take);
         },
-        deadline);
+        deadline, true);
     if (made.how == waited::moved) continue;
+    if (made.how == waited::interrupted) {
+      safe_point(); // its handlers run, and the wait goes on
+      continue;
+    }
     if (made.how == waited::late) return false;
     why = to_failure(made.got);
     auto kind = static_cast<outcome_kind>(made.got.first);

@@ -76,6 +76,9 @@ public:
   // when that was done before, so that a doubled claim is answered alike. A holder that home could not
   // be told of has a larger epoch than home's record.
 
+  void when_place_changes(void (*tell)(task_id task) noexcept) noexcept { place_changed_ = tell; }
+  // Told of tasks with signals that their nodes have not confirmed.
+
   node_id locate(task_id task) noexcept;
   // no_node when it has ended or was never.
 
@@ -130,6 +133,7 @@ private:
   void put_back_closed(region_number region) noexcept;
   void free_region(region_number region, task_id task, char* touched_end) noexcept;
 
+  void (*place_changed_)(task_id task) noexcept = nullptr;
   spin_lock pool_lock_;
   region_pool pool_;
   std::unordered_map<std::uint32_t, bool> leaving_; // true: to be put back then
@@ -312,15 +316,18 @@ inline void home_office::cancel(const birth& unborn) noexcept {
 inline bool home_office::claim(task_id task, std::uint64_t epoch, node_id claimant, node_id source) noexcept {
   home_record* record = records_.find(task);
   if (record == nullptr) return false;
-  held guard(record->lock);
-  if (!home_records::holds(*record, task) || record->ended) return false;
-  if (record->epoch <= epoch) {
+  bool unseen_signals = false;
+  {
+    held guard(record->lock);
+    if (!home_records::holds(*record, task) || record->ended) return false;
+    if (record->epoch > epoch) return record->epoch == epoch + 1 && record->place == claimant;
     record->epoch = epoch + 1;
     record->place = claimant;
     record->claimed_from = source;
-    return true;
+    unseen_signals = record->signals != nullptr && !record->signals->unseen.empty();
   }
-  return record->epoch == epoch + 1 && record->place == claimant;
+  if (unseen_signals && place_changed_ != nullptr) place_changed_(task);
+  return true;
 }
 
 inline node_id home_office::locate(task_id task) noexcept {

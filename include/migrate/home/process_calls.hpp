@@ -123,7 +123,11 @@ inline int wait(const wait_selection& selection, int options, wait_report& got) 
   for (;;) {
     auto [how, error, interrupted] = ask(); // holds none of the node's memory any more
     if (how == waited::moved) continue;
-    if (interrupted) the_services->take_signals();
+    if (interrupted && the_services->take_signals() != after_signals::interrupt && error == EINTR) {
+      what.number = next_request(); // SA_RESTART
+      what.attempt = 0;
+      continue;
+    }
     return error;
   }
 }

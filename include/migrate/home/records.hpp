@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include <migrate/home/signal_record.hpp>
 #include <migrate/id.hpp>
 #include <migrate/memory/address_plan.hpp>
 #include <migrate/task/outcome.hpp>
@@ -42,6 +43,7 @@ struct home_record {
   resident* here = nullptr; // while the task is on its home
   task_id parent;
   std::unique_ptr<detail::outcome> ended;
+  std::unique_ptr<signal_record> signals;
   end_waiter waiter;
   home_record* next_free = nullptr;
 };
@@ -132,6 +134,7 @@ inline void home_records::erase(task_id, home_record& record) noexcept {
   {
     node_heap_scope scope;
     record.ended.reset();
+    record.signals.reset();
   }
   held guard(free_lock_);
   record.next_free = free_;

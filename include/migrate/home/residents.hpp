@@ -86,6 +86,7 @@ inline resident& residents::enter(task_id id, std::uint64_t epoch, control_block
     task->pins.store(0, std::memory_order_relaxed);
     task->signalled.store(false, std::memory_order_relaxed);
     task->mail = nullptr;
+    task->signals = nullptr;
     task->move = nullptr;
     task->open_call = 0;
     task->state.store(state, std::memory_order_relaxed);

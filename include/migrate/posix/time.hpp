@@ -57,10 +57,9 @@ inline std::int64_t read(time_source which) noexcept {
 inline bool sleep_until(time_source which, std::int64_t deadline) noexcept {
   // False when a signal's handler ran instead.
   for (;;) {
-    if (migrate::detail::signal_waits()) {
-      migrate::detail::safe_point();
-      return false;
-    }
+    if (migrate::detail::signal_waits() &&
+        migrate::detail::the_services->take_signals() != migrate::detail::after_signals::none)
+      return false; // but a task that was stopped and continued sleeps on
     std::int64_t left = deadline - read(which);
     if (left <= 0) return true;
     if (migrate::detail::current_task() == nullptr) {

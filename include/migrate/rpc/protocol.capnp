@@ -119,6 +119,10 @@ struct Message {
 
     request @27 :Request;
     # Of a home's service, on behalf of a task. Attachment: what is asked, in the service's own form.
+
+    signal @28 :Signal;
+    # From home to where the task is. Attachment: a signal_info.
+    signalSeen @29 :SignalSeen;
   }
 }
 
@@ -260,6 +264,20 @@ struct Mail {
   to @1 :UInt64;
   sequence @2 :UInt64;
   key @3 :UInt64;
+}
+
+struct Signal {
+  task @0 :UInt64;
+  number @1 :UInt64;
+  # Home counts a task's signals from 1.
+}
+
+struct SignalSeen {
+  task @0 :UInt64;
+  number @1 :UInt64;
+  # All up to this one are the task's.
+  here @2 :Bool;
+  # False: the task is not here.
 }
 
 enum MailStatus {

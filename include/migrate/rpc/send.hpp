@@ -117,7 +117,8 @@ called call_and_wait(node_id node, Ask&& ask_once, const steady_point* deadline,
   }
 }
 
-template <class Fill> called call_node(node_id node, Fill&& fill, const steady_point* deadline = nullptr) {
+template <class Fill>
+called call_node(node_id node, Fill&& fill, const steady_point* deadline = nullptr, bool interruptible = false) {
   return call_and_wait(
       node,
       [&](std::uint64_t number) {
@@ -127,7 +128,7 @@ template <class Fill> called call_node(node_id node, Fill&& fill, const steady_p
           this_calling.calls->complete(
               number, {errc::node_unreachable, "node " + to_string(node) + " cannot be reached", 0, 0, {}});
       },
-      deadline);
+      deadline, interruptible);
 }
 // fill(protocol::Message::Builder, call number) makes the request. `moved`: the caller is on another node
 // now, and should look whether it still has to ask. Does not throw, so that nothing it allocates for its

@@ -12,7 +12,7 @@
 namespace migrate::detail {
 
 struct control_block;
-struct signal_state;  // home/: dispositions, mask, what is pending
+struct signal_state;  // home/: dispositions, mask; what is pending is the node's until the task takes it
 struct time_state;    // home/: home's clock as the task knows it, timers
 struct surroundings;  // file/: working directory, umask, environment, identity
 struct file_table;    // file/: descriptors

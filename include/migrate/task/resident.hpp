@@ -12,6 +12,7 @@ namespace migrate::detail {
 struct control_block;
 struct inbox;
 struct move_order;
+struct signal_inbox;
 
 enum class run_state : std::uint8_t {
   none,    // no task here
@@ -32,12 +33,13 @@ struct resident {
   std::atomic<std::uint8_t> wants{0}; // seen at every dequeue and safe point
   std::atomic<std::uint16_t> pins{0}; // while not zero the task is not frozen
   std::atomic<bool> signalled{false}; // something is pending that was not yet looked at
-  spin_lock lock;                     // guards mail and move
+  spin_lock lock;                     // guards mail, signals and move
   resident* next = nullptr;           // in a run queue or a free list
   control_block* control = nullptr;
   task_id id;
   std::uint64_t epoch = 0; // as home gave it to this node
   inbox* mail = nullptr;
+  signal_inbox* signals = nullptr; // null: none came
   move_order* move = nullptr;
   std::uint64_t open_call = 0; // the forwarded call whose answer the task waits for
 };

@@ -35,6 +35,12 @@ struct forked {
   failure why;
 };
 
+enum class after_signals : std::uint8_t {
+  none,      // no handler has run
+  restart,   // handlers have run that want interrupted calls to go on (SA_RESTART)
+  interrupt, // one has run that wants them to end
+};
+
 struct services {
   node_id (*here)() noexcept;
   std::uint64_t (*incarnation)() noexcept; // differs between any two node processes
@@ -68,8 +74,9 @@ struct services {
   void (*report)(const char* text) noexcept;             // a line for the node's operator
 
   bool (*signal_waits)(const resident& task) noexcept; // one that its mask lets through
-  void (*take_signals)();
-  // Runs the running task's handlers for what waits. A safe point; may end the task by an exception of its own kind.
+  after_signals (*take_signals)();
+  // Does what the running task's signals want: runs handlers, stops the task until it is continued, or ends it, and
+  // then does not return. A safe point; the task may have moved when it returns.
 };
 // Functions, not an object: a task may be on another node when a call returns, where nothing of this
 // node's memory is. Those that wait (conceive, join, wait_until, locate, move, move_me) keep no pointer

@@ -46,15 +46,12 @@ inline resident& self() {
   if (here == nullptr || here->current == nullptr) return;
   resident& task = *here->current;
   if (task.pins.load(std::memory_order_relaxed) != 0) return;
-  if (task.wants.load(std::memory_order_relaxed) != 0) {
+  if (task.wants.load(std::memory_order_relaxed) != 0)
     this_scheduler->serve_me(*here);
-    return; // may be another node: nothing above is valid any more
-  }
-  if (task.signalled.load(std::memory_order_relaxed)) {
-    the_services->take_signals();
-    return;
-  }
-  if (torture.period != 0) torture_step(task);
+  else if (torture.period != 0 && !task.signalled.load(std::memory_order_relaxed))
+    torture_step(task);
+  // It may be on another node: nothing above is valid any more. What came on the way there has woken nobody.
+  if (current_task()->signalled.load(std::memory_order_relaxed)) the_services->take_signals();
 }
 
 [[gnu::always_inline]] inline void safe_point() {

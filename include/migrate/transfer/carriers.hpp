@@ -2,6 +2,7 @@
 #pragma once
 
 #include <migrate/file/post_office.hpp>
+#include <migrate/home/signals.hpp>
 #include <migrate/transfer/carrier.hpp>
 #include <migrate/transfer/file_carrier.hpp>
 
@@ -34,5 +35,18 @@ inline constexpr carrier file_carrier{"files", 1, file_carrying::prepare, file_c
                                       file_carrying::restore, file_carrying::release, file_carrying::copy,
                                       file_carrying::restore_copy, file_carrying::refused};
 // What the task has open.
+
+inline constexpr carrier signal_carrier{
+    "signals", 1,
+    [](resident&) { return failure{}; },
+    [](resident& task, byte_writer& out) { this_signals->encapsulate(task, out); },
+    [](resident& task, byte_reader& in) { this_signals->restore(task, in); },
+    [](resident& task, bool moved) noexcept {
+      if (moved)
+        this_signals->forget(task);
+      else
+        this_signals->go_on(task);
+    }};
+// What is pending, and the number of the last that came. Handlers, mask and timers lie in the region.
 
 } // namespace migrate::detail
