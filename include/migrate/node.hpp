@@ -22,10 +22,14 @@
 #include <migrate/cluster/outside_signals.hpp>
 #include <migrate/cluster/sleepers.hpp>
 #include <migrate/file/c_output.hpp>
+#include <migrate/file/descriptor_passing.hpp>
+#include <migrate/file/offset_home.hpp>
+#include <migrate/file/pipe_home.hpp>
 #include <migrate/file/post_office.hpp>
 #include <migrate/file/process_streams.hpp>
 #include <migrate/file/streams_at_home.hpp>
 #include <migrate/file/surroundings_at_home.hpp>
+#include <migrate/file/readiness.hpp>
 #include <migrate/home/family.hpp>
 #include <migrate/home/home_clocks.hpp>
 #include <migrate/home/office.hpp>
@@ -103,6 +107,7 @@ private:
   void member_came();
   void say(const std::string& line) const;
   void set_tables();
+  void set_file_tables();
   void stop_cluster();
   void announce(node_id node, bool left);
   template <class Fill> static void send_on(connection& to, Fill&& fill);
@@ -139,6 +144,11 @@ private:
   std::optional<detail::home_clocks> clocks_;
   std::optional<detail::home_streams> streams_;
   std::optional<detail::process_streams> process_streams_;
+  std::optional<detail::descriptor_passing> passing_;
+  std::optional<detail::readiness> readiness_;
+  detail::offset_home offset_home_;
+  detail::offset_tokens offset_tokens_;
+  detail::pipe_home pipe_home_;
   std::optional<detail::signal_office> signals_;
   detail::carrier_table carriers_;
   std::optional<detail::transfer_engine> engine_;

@@ -1,6 +1,12 @@
 // How a node is put together. Included by node.hpp.
 #pragma once
 
+#include <csignal>
+
+#include <sys/resource.h>
+
+#include <migrate/file/descriptors.hpp>
+#include <migrate/hex.hpp>
 #include <migrate/node.hpp>
 
 namespace migrate {
@@ -224,6 +230,10 @@ inline void node::stop_cluster() {
   detail::the_processes = nullptr;
   detail::this_engine = nullptr;
   detail::this_post = nullptr;
+  detail::the_files = nullptr;
+  detail::when_task_ended = nullptr;
+  detail::this_passing = nullptr;
+  detail::this_readiness = nullptr;
   detail::this_signals = nullptr;
   detail::the_signals = nullptr;
   detail::this_home = nullptr;
@@ -293,6 +303,7 @@ inline void node::set_tables() {
   id128 boot = boot_id();
   boot.low ^= static_cast<std::uint64_t>(detail::clock_skew); // with other clocks it stands for another machine
   detail::home_services.set(detail::service::fork, detail::forking::serve);
+  set_file_tables();
   engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
                                                  carriers_, departed_, boot, options_.most_inline});
   sleepers_.emplace(loop_, &detail::node_calls::woken);
@@ -340,6 +351,55 @@ inline void node::set_tables() {
   if (options_.usage) scheduler_->account_usage();
 }
 
+inline void node::set_file_tables() {
+  // A process's table of descriptors grows by doubling, and each time waits until every thread has noticed.
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    int far = ::fcntl(2, F_DUPFD_CLOEXEC, static_cast<int>(std::min<rlim_t>(limit.rlim_max, 4096) - 1));
+    if (far >= 0) ::close(far);
+  }
+  passing_.emplace(images_->path(), detail::hex(cluster_.low), id_);
+  readiness_.emplace(loop_);
+  detail::this_passing = &*passing_;
+  detail::this_readiness = &*readiness_;
+  bool several_machines = options_.reopen_files || !options_.credentials.empty(); // without them all nodes are on one
+  detail::file_carrying::how = {options_.reopen_files, several_machines, images_->path()};
+  detail::this_offset_home = &offset_home_;
+  detail::this_offset_tokens = &offset_tokens_;
+  detail::home_services.set(detail::service::offset, detail::offsets::on_request);
+  detail::this_pipe_home = &pipe_home_;
+  detail::home_services.set(detail::service::pipe, detail::home_pipes::on_request);
+  detail::when_task_ended = [](task_id task) noexcept {
+    node_heap_scope scope;
+    detail::this_pipe_home->task_ended(task);
+  };
+  std::signal(SIGPIPE, SIG_IGN); // it would end the node; the task's write says EPIPE
+  static detail::file_services table{
+      .wake_when = [](int kernel, std::uint32_t events) { detail::this_readiness->wake_when(detail::self(), kernel, events); },
+      .forget = [](int kernel) noexcept { detail::this_readiness->forget(kernel); },
+      .sharing = {},
+      .step_offset = detail::offsets::step,
+      .take_token = detail::offsets::take_token,
+      .put_token = detail::offsets::put_token,
+      .holders_change = detail::offsets::holders_change,
+      .pipes_at_home = false,
+      .read_pipe = detail::home_pipes::read,
+      .write_pipe = detail::home_pipes::write,
+      .look_at_pipe = detail::home_pipes::state,
+      .give_pipe = detail::home_pipes::give,
+      .leave_pipe = detail::home_pipes::leave,
+  };
+  // What only the kernel has cannot leave its machine.
+  table.sharing = options_.shared_offset == offset_sharing::kernel && several_machines ? offset_sharing::home
+                                                                                       : options_.shared_offset;
+  table.pipes_at_home = several_machines;
+  detail::the_files = &table;
+  detail::the_process_parts.add({.inherit = detail::descriptors::inherit, .ending = detail::descriptors::ending});
+  carriers_.add(detail::file_carrier);
+}
+
 inline void node::say(const std::string& line) const {
   if (!options_.quiet) std::fprintf(stderr, "migrate: node %s: %s\n", to_string(id_).c_str(), line.c_str());
 }
@@ -378,6 +438,8 @@ inline std::vector<std::string> node::sibling_arguments() const {
   if (!options_.credentials.empty()) add("credentials", options_.credentials);
   if (options_.quiet) arguments.push_back("--migrate-quiet");
   if (options_.usage) arguments.push_back("--migrate-usage");
+  if (options_.reopen_files) arguments.push_back("--migrate-reopen-files");
+  add("shared-offset", std::string(detail::offset_sharing_names[static_cast<std::size_t>(options_.shared_offset)]));
   arguments.push_back("--migrate-helper");
   return arguments;
 }
@@ -640,6 +702,7 @@ inline void node::on_disconnected(node_id peer, const error& reason, peer_loss h
   calls_.fail(peer, errc::node_unreachable, "node " + to_string(peer) + " was lost: " + reason.what());
   engine_->on_node_lost(peer, process_is_gone, reason.what());
   post_->on_node_lost(peer, true);
+  offset_home_.on_node_lost(peer);
   if (process_is_gone) home_->forget_ends(peer);
   state_changed_.notify_all();
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <migrate/error.hpp>
+#include <migrate/file/shared_offset.hpp>
 
 namespace migrate {
 
@@ -29,6 +30,8 @@ struct node_options {
   unsigned keepalive_ms = 10'000;      // a node silent for so long is lost
   bool usage = false;            // count what tasks use from their start, not from when they first ask
   bool forward_signals = false;  // signals to this process, such as Ctrl-C, go to the tasks in the foreground
+  bool reopen_files = false;           // a moving task's files are opened anew, as between machines, also on one
+  offset_sharing shared_offset = offset_sharing::kernel; // of files that a child inherits; not kernel between machines
   bool quiet = false;            // no lines about the node's own doings on standard error
   bool helper = false;           // started by another node of this machine; ends with it
   std::vector<std::string> arguments; // for the nodes that this one starts: the program's own, after its name
@@ -52,6 +55,9 @@ inline constexpr const char* node_options_help =
     "  --migrate-inline=BYTES      most dirty pages that travel in a move's offer (65536)\n"
     "  --migrate-usage             count what tasks use from their start on\n"
     "  --migrate-signals           signals to this process, such as Ctrl-C, go to the tasks in the foreground\n"
+    "  --migrate-reopen-files      move files as between machines: open them anew, hand over no descriptor\n"
+    "  --migrate-shared-offset=WAY who has the offset of a file that several tasks share: kernel (on one machine only),\n"
+    "                              home or token\n"
     "  --migrate-quiet             no lines about the nodes themselves\n";
 
 namespace detail {
@@ -65,9 +71,18 @@ template <class N> N parse_number(std::string_view name, std::string_view text) 
   return value;
 }
 
+inline constexpr std::string_view offset_sharing_names[] = {"kernel", "home", "token"};
+
+inline offset_sharing parse_sharing(std::string_view text) {
+  for (std::size_t i = 0; i < std::size(offset_sharing_names); ++i)
+    if (text == offset_sharing_names[i]) return static_cast<offset_sharing>(i);
+  throw error(std::make_error_code(std::errc::invalid_argument),
+              "option shared-offset: '" + std::string(text) + "' is none of kernel, home and token");
+}
+
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
-                                                    "credentials", "torture", "keepalive", "inline", "quiet",
-                                                    "usage",       "signals"};
+                                                    "credentials", "torture", "keepalive", "inline", "quiet",  "usage",
+                                                    "signals", "reopen-files", "shared-offset"};
 // Those that the environment may set; the command line has two more: helper, and help.
 
 inline void set_option(node_options& into, std::string_view name, std::string_view value) {
@@ -89,6 +104,10 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
     into.most_inline = parse_number<std::size_t>(name, value);
   else if (name == "usage")
     into.usage = value != "0";
+  else if (name == "reopen-files")
+    into.reopen_files = value != "0";
+  else if (name == "shared-offset")
+    into.shared_offset = parse_sharing(value);
   else if (name == "quiet")
     into.quiet = value != "0";
   else if (name == "signals")
@@ -109,7 +128,7 @@ inline node_options node_options::from(int& argc, char** argv) {
   node_options made;
   for (const char* name : detail::node_option_names) {
     std::string variable = "MIGRATE_";
-    for (const char* c = name; *c != 0; ++c) variable += static_cast<char>(*c - 'a' + 'A');
+    for (const char* c = name; *c != 0; ++c) variable += *c == '-' ? '_' : static_cast<char>(*c - 'a' + 'A');
     if (const char* value = std::getenv(variable.c_str()); value != nullptr && *value != 0)
       detail::set_option(made, name, value);
   }
@@ -136,8 +155,8 @@ inline node_options node_options::from(int& argc, char** argv) {
     if (name != "helper" && std::ranges::find(detail::node_option_names, name) == std::end(detail::node_option_names))
       throw error(std::make_error_code(std::errc::invalid_argument),
                   "unknown option " + std::string(argument) + "; there are:\n" + node_options_help);
-    bool wants_value = name != "quiet" && name != "usage" && name != "signals" && name != "helper";
-    if (equals == std::string_view::npos && wants_value) {
+    static constexpr std::string_view flags[] = {"quiet", "usage", "signals", "reopen-files", "helper"};
+    if (equals == std::string_view::npos && std::ranges::find(flags, name) == std::end(flags)) {
       if (i + 1 == argc)
         throw error(std::make_error_code(std::errc::invalid_argument), std::string(argument) + " wants a value");
       value = argv[++i];

@@ -159,6 +159,10 @@ private:
 
 inline constinit home_office* this_home = nullptr;
 
+using end_listener = void (*)(task_id task) noexcept;
+inline constinit end_listener when_task_ended = nullptr;
+// Told of each of this home's tasks that has ended, by whatever.
+
 inline home_office::conceived home_office::conceive(task_id parent, region_class kind, node_id place,
                                                     std::uint64_t awaited_as) {
   if (awaited_as != 0)
@@ -472,6 +476,7 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
   if (waiter) tell_waiter(waiter, task);
   if (is_process && born) processes_.ended(task, status, used);
   if (is_process && !born) processes_.unborn(task);
+  if (when_task_ended != nullptr) when_task_ended(task);
 }
 
 inline void home_office::tell_waiter(const end_waiter& who, task_id) noexcept {

@@ -89,6 +89,29 @@ called ask_home(node_id home, service which, Fill&& fill, const steady_point* de
       [&](std::uint64_t call) { request_home(home, which, call, fill); }, deadline, interruptible);
 }
 
+template <class Fill> void tell_service(node_id to, service which, Fill&& fill) {
+  // A request that nobody waits for, of any node; what it replies is dropped. In a node_heap_scope; it may be lost with
+  // a connection.
+  byte_writer out;
+  fill(out);
+  task_id me;
+  if (resident* task = current_task()) me = task->id;
+  if (to == this_home->here()) {
+    byte_reader in(out.bytes().data(), out.bytes().size());
+    home_services.serve(static_cast<std::uint16_t>(which), {to, 0, me}, in);
+    return;
+  }
+  iovec bytes{out.bytes().data(), out.bytes().size()};
+  send_message(
+      *this_calling.network, to,
+      [&](protocol::Message::Builder message) {
+        auto asked = message.initRequest();
+        asked.setTask(me.bits());
+        asked.setService(static_cast<std::uint16_t>(which));
+      },
+      std::span<const iovec>(&bytes, 1));
+}
+
 inline void on_request(node_id asker, protocol::Request::Reader message, kj::ArrayPtr<const kj::byte> attachment) {
   byte_reader in(reinterpret_cast<const std::byte*>(attachment.begin()), attachment.size());
   home_services.serve(message.getService(), {asker, message.getCall(), task_id(message.getTask())}, in);

@@ -27,6 +27,8 @@ struct carrier {
   void (*copy)(resident& task, task_id child, byte_writer& out) = nullptr;
   void (*restore_copy)(resident& child, byte_reader& in) = nullptr;
   // The same two steps for a copy of the task, made by fork(); without them a copy begins with none of that state.
+  void (*refused)(task_id task, std::uint64_t epoch) noexcept = nullptr;
+  // On the target, of an offer that it refuses, perhaps before restore(): what came beside the offer goes.
 };
 // Follows Sprite's table of migration modules (Douglis and Ousterhout 1991, section 4): the engine runs
 // the table and knows no module. A new kind of state adds an entry and its test.
@@ -71,6 +73,11 @@ public:
   void restore_copy(resident& child, byte_reader& in) const {
     for (std::size_t i = 0; i < count_; ++i)
       if (entries_[i].restore_copy != nullptr) entries_[i].restore_copy(child, in);
+  }
+
+  void refused(task_id task, std::uint64_t epoch) const noexcept {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (entries_[i].refused != nullptr) entries_[i].refused(task, epoch);
   }
 
   void release(resident& task, bool moved) const noexcept {

@@ -4,6 +4,7 @@
 #include <migrate/file/post_office.hpp>
 #include <migrate/home/signals.hpp>
 #include <migrate/transfer/carrier.hpp>
+#include <migrate/transfer/file_carrier.hpp>
 
 namespace migrate::detail {
 
@@ -29,6 +30,11 @@ inline constexpr carrier usage_carrier{
     },
     [](resident&, bool) noexcept {}};
 // What a task has used lies in its memory; that it is to be counted on is the node's to know.
+
+inline constexpr carrier file_carrier{"files", 1, file_carrying::prepare, file_carrying::encapsulate,
+                                      file_carrying::restore, file_carrying::release, file_carrying::copy,
+                                      file_carrying::restore_copy, file_carrying::refused};
+// What the task has open.
 
 inline constexpr carrier signal_carrier{
     "signals", 1,

@@ -814,6 +814,7 @@ inline void transfer_engine::lay_out(resident& task) {
 }
 
 inline void transfer_engine::refuse(node_id source, task_id task, std::uint64_t epoch, const failure& why) {
+  with_.carriers.refused(task, epoch);
   errc code = why.code.category() == error_category() ? static_cast<errc>(why.code.value()) : errc::move_refused;
   send_message(with_.network, source, [&](protocol::Message::Builder message) {
     auto refusal = message.initRefusal();
