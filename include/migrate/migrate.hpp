@@ -10,6 +10,7 @@
 #include <migrate/memory.hpp>
 #include <migrate/node.hpp>
 #include <migrate/process.hpp>
+#include <migrate/signal.hpp>
 #include <migrate/store.hpp>
 #include <migrate/streams.hpp>
 #include <migrate/task.hpp>
