@@ -715,12 +715,10 @@ inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> i
     held guard(lock_);
     moving_[id] = &task;
   }
-  if (small) {
+  if (small)
     lay_out(task);
-    return;
-  }
-  attention.fetch_add(1); // for the bit that serve_later() sets, and scheduler::answered() takes back
-  this_scheduler->serve_later(task);
+  else
+    this_scheduler->serve_later(task);
 }
 
 inline void become_copy(control_block& control, task_id copy) noexcept {
