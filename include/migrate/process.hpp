@@ -31,8 +31,8 @@ template <class F, class... A>
 task_id start_child(F&& function, A&&... arguments) {
   return start_child(spawn_options{}, std::forward<F>(function), std::forward<A>(arguments)...);
 }
-// Runs function(arguments...) in a new task whose end is kept at home until its parent, the calling task, collects it by
-// one of the waits below. What the function returns is its exit status when it converts to int, of which the lowest
+// Runs function(arguments...) in a new task whose end is kept at home until its parent, the calling task, collects it
+// by one of the waits below. What the function returns is its exit status when it converts to int, of which the lowest
 // eight bits count; else that is 0. An exception that it does not catch ends it as SIGABRT does. The rest is as with
 // spawn(), whose tasks are for a handle to join or detach and are never seen by a wait. Only in a task.
 

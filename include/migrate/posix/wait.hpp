@@ -17,7 +17,8 @@ namespace migrate::posix {
 namespace detail {
 
 inline ::timeval to_timeval(std::int64_t nanoseconds) noexcept {
-  return {static_cast<time_t>(nanoseconds / 1'000'000'000), static_cast<suseconds_t>(nanoseconds % 1'000'000'000 / 1000)};
+  return {static_cast<time_t>(nanoseconds / 1'000'000'000),
+          static_cast<suseconds_t>(nanoseconds % 1'000'000'000 / 1000)};
 }
 
 inline ::rusage to_rusage(const task_usage& used) noexcept {
@@ -77,8 +78,8 @@ inline pid_t wait4(pid_t which, int* status, int options, ::rusage* used) {
   if (got.child && used != nullptr) *used = detail::to_rusage(got.used);
   return detail::to_pid(got.child);
 }
-// `which`: a child; 0: of the caller's group; -1: any; less: of group -which. The macros of <sys/wait.h> take the status
-// apart. A wait that a signal's handler interrupts: EINTR, unless home had given a child out to it already.
+// `which`: a child; 0: of the caller's group; -1: any; less: of group -which. The macros of <sys/wait.h> take the
+// status apart. A wait that a signal's handler interrupts: EINTR, unless home had given a child out to it already.
 
 inline pid_t waitpid(pid_t which, int* status, int options) { return wait4(which, status, options, nullptr); }
 inline pid_t wait(int* status) { return wait4(-1, status, 0, nullptr); }
