@@ -36,7 +36,6 @@ std::vector<std::string> wandering_parent(random_choices random, int rounds) {
   auto complain = [&](const std::string& what) { wrong.push_back("task " + to_string(this_task::id()) + ": " + what); };
   for (int round = 0; round < rounds && wrong.empty(); ++round) {
     std::map<task_id, int> expected;
-    task_id group;
     std::size_t count = 1 + random.below(6);
     for (std::size_t i = 0; i < count; ++i) {
       int code = static_cast<int>(random.below(256));
