@@ -50,12 +50,12 @@ ended play(const std::string& scenario, const std::string& nodes) {
 TEST_CASE("an exception of a detached task is reported at its home, wherever the task ended") {
   ended seen = play("unheard", "2");
   CHECK(seen.status == 0);
-  CHECK_THAT(seen.text, Catch::Contains("detached task 1.1 (near) ended by an exception: nobody hears this"));
+  CHECK_THAT(seen.text, Catch::Contains("task 1.2 (near) ended by an exception: nobody hears this"));
   CHECK_THAT(seen.text, Catch::Contains("ended by an exception: nor that"));
 }
 
 TEST_CASE("a wild pointer ends the node, which names the task that used it") {
   ended seen = play("wild", "1");
   CHECK(seen.status == 128 + SIGSEGV);
-  CHECK_THAT(seen.text, Catch::Contains("task 1.0 (wild) touched (nil)") && Catch::Contains("ends the node"));
+  CHECK_THAT(seen.text, Catch::Contains("task 1.1 (wild) touched (nil)") && Catch::Contains("ends the node"));
 }

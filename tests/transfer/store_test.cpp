@@ -218,7 +218,7 @@ TEST_CASE("a damaged image is refused by name and the task goes on at the source
     REQUIRE(harmed == 1);
     ::kill(target, SIGCONT);
     CHECK(cluster.line() == std::to_string(static_cast<int>(each.code)) + " 1 right 0 right");
-    CHECK_THAT(cluster.line(), Catch::Contains("1.0"));
+    CHECK_THAT(cluster.line(), Catch::Contains("task 1.1"));
     CHECK(cluster.wait(std::chrono::seconds(20)) == 0);
   }
 }
