@@ -1,4 +1,4 @@
-// An empty Cap'n Proto call between two nodes' processes, to compare a forwarded call with.
+// What benchmarks of forwarded calls share: another node, and an empty Cap'n Proto call between two nodes' processes.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +11,19 @@
 #include <kj/async-io.h>
 
 #include <migrate/memory/current_heap.hpp>
+#include <migrate/nodes.hpp>
+#include <migrate/task/this_task.hpp>
 
 #include "harness.hpp"
 
 namespace bench {
+
+inline migrate::node_id other_node() {
+  for (migrate::node_id each : migrate::nodes())
+    if (each != migrate::this_task::home()) return each;
+  throw migrate::error(migrate::errc::no_such_node, "the cluster has one node only");
+}
+// Than the calling task's home.
 
 class empty_call_server {
 public:

@@ -15,12 +15,6 @@ using bench::nanoseconds;
 
 namespace {
 
-node_id other_node() {
-  for (node_id each : nodes())
-    if (each != this_task::home()) return each;
-  throw error(errc::no_such_node, "the cluster has one node only");
-}
-
 double forwarded_call(int calls) {
   std::vector<double> times;
   for (int i = 0; i < calls; ++i) {
@@ -61,7 +55,7 @@ int main(int argc, char** argv) {
   constexpr int rounds = 21, calls = 300, children = 300;
   bench::empty_call_server server;
   auto [ours, theirs] = spawn([port = server.port()] {
-                          this_task::migrate_to(other_node());
+                          this_task::migrate_to(bench::other_node());
                           pin_scope stays;
                           std::vector<double> forwarded, empty;
                           forwarded_call(calls);
@@ -85,7 +79,7 @@ int main(int argc, char** argv) {
                                for (int i = 0; i < 7; ++i) {
                                  this_task::migrate_to(this_task::home());
                                  at_home.push_back(families(children));
-                                 this_task::migrate_to(other_node());
+                                 this_task::migrate_to(bench::other_node());
                                  std::uint64_t before = calls_so_far();
                                  elsewhere.push_back(families(children));
                                  double each = static_cast<double>(calls_so_far() - before - 1) / children;

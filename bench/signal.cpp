@@ -14,12 +14,6 @@ using bench::nanoseconds;
 
 namespace {
 
-node_id other_node() {
-  for (node_id each : nodes())
-    if (each != this_task::home()) return each;
-  throw error(errc::no_such_node, "the cluster has one node only");
-}
-
 double kill_calls(posix::pid_t to, int calls) {
   std::vector<double> times;
   for (int i = 0; i < calls; ++i) {
@@ -44,7 +38,7 @@ int main(int argc, char** argv) {
   bench::empty_call_server server;
   auto [ours, theirs] = spawn([port = server.port()] {
                           auto target = spawn([] { mailbox<int>().receive(); });
-                          this_task::migrate_to(other_node());
+                          this_task::migrate_to(bench::other_node());
                           auto to = static_cast<posix::pid_t>(target.id().bits());
                           std::vector<double> kills, empty;
                           {

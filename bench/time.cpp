@@ -15,12 +15,6 @@ namespace this_task = migrate::this_task;
 
 namespace {
 
-migrate::node_id other_node() {
-  for (migrate::node_id each : migrate::nodes())
-    if (each != this_task::home()) return each;
-  throw migrate::error(migrate::errc::no_such_node, "the cluster has one node only");
-}
-
 double readings(int many) {
   std::int64_t sum = 0;
   auto start = bench::clock::now();
@@ -66,7 +60,7 @@ int main(int argc, char** argv) {
   constexpr int rounds = 21, many = 20'000, calls = 300;
   bench::empty_call_server server;
   auto [reckoned, exact, bound] = migrate::spawn([port = server.port()] {
-                                    this_task::migrate_to(other_node());
+                                    this_task::migrate_to(bench::other_node());
                                     migrate::pin_scope stays;
                                     auto local = bench::compare(
                                         rounds, [] { return readings(many); }, [] { return machine_readings(many); });

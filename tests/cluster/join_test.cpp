@@ -1,6 +1,7 @@
 #include <migrate/cluster/options.hpp>
 
 #include "../support/cluster.hpp"
+#include "../support/folder.hpp"
 #include "../support/program.hpp"
 #include "../support/random.hpp"
 
@@ -19,6 +20,7 @@
 #include <migrate/nodes.hpp>
 
 using namespace migrate;
+using migrate_test::folder;
 using namespace std::chrono_literals;
 using migrate_test::program;
 using migrate_test::random_choices;
@@ -108,18 +110,6 @@ struct running_host {
   std::string ask(const std::string& what) {
     process.say(what);
     return process.line();
-  }
-};
-
-struct folder {
-  fs::path path;
-  folder() {
-    std::string name = (fs::temp_directory_path() / "migrate-join-XXXXXX").string();
-    path = ::mkdtemp(name.data());
-  }
-  ~folder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
   }
 };
 

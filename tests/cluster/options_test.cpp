@@ -94,6 +94,9 @@ TEST_CASE("an unknown option is called unknown however it is written") {
 
 TEST_CASE("a value that is missing or no number is refused with the option's name") {
   CHECK(starts_with(refusal({"--migrate-nodes"}), "--migrate-nodes wants a value"));
-  CHECK(starts_with(refusal({"--migrate-workers=two"}), "option workers: 'two' is not a number"));
-  CHECK(starts_with(refusal({"--migrate-torture=3:"}), "option torture: '' is not a number"));
+  CHECK(starts_with(refusal({"--migrate-workers=two"}), "--migrate-workers: 'two' is not a number"));
+  CHECK(starts_with(refusal({"--migrate-nodes=70000"}), "--migrate-nodes: '70000' is not a number from 1 to 1000"));
+  CHECK(starts_with(refusal({"--migrate-nodes=0"}), "--migrate-nodes: '0' is not a number from 1"));
+  CHECK(starts_with(refusal({"--migrate-keepalive=0"}), "--migrate-keepalive: '0' is not a number from 1"));
+  CHECK(starts_with(refusal({"--migrate-torture=3:"}), "--migrate-torture: '' is not a number"));
 }

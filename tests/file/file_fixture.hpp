@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../support/cluster.hpp"
+#include "../support/folder.hpp"
 #include "../support/random.hpp"
 
 #include <cerrno>
@@ -16,6 +17,7 @@
 #include <migrate/posix/unistd_files.hpp>
 
 using namespace migrate;
+using migrate_test::folder;
 using migrate_test::new_seed;
 using migrate_test::random_choices;
 namespace px = migrate::posix;
@@ -23,19 +25,6 @@ namespace px = migrate::posix;
 namespace {
 
 using text = std::string;
-
-struct folder {
-  // A directory of the test's own.
-  std::string path;
-  folder() {
-    char name[] = "/tmp/migrate-files-XXXXXX";
-    path = ::mkdtemp(name);
-  }
-  ~folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path, ignored);
-  }
-};
 
 [[maybe_unused]] text all_of(int fd) {
   text whole;

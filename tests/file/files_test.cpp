@@ -264,7 +264,7 @@ TEST_CASE("nothing stays open where the task was") {
       }
       return count;
     };
-    int fd = px::open((where.path + "/a").c_str(), O_CREAT | O_RDWR, 0600);
+    int fd = px::open((where.path.string() + "/a").c_str(), O_CREAT | O_RDWR, 0600);
     be_moved();
     EXPECT(open_here(where.path) == 1);
     px::close(fd);

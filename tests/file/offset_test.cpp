@@ -122,16 +122,16 @@ int all_of_it() {
   auto expect = [&](const char* what, const text& said) {
     if (!said.empty()) wrong += text(what) + ": " + said + "; ";
   };
-  expect("writing", migrate_test::run(many_write, where.path + "/w", 0, seed));
-  expect("appending", migrate_test::run(many_write, where.path + "/a", O_APPEND, seed + 1));
-  expect("reading", migrate_test::run(many_read, where.path + "/r", seed + 2));
-  expect("seeking", migrate_test::run(seek_together, where.path + "/s"));
+  expect("writing", migrate_test::run(many_write, where.path.string() + "/w", 0, seed));
+  expect("appending", migrate_test::run(many_write, where.path.string() + "/a", O_APPEND, seed + 1));
+  expect("reading", migrate_test::run(many_read, where.path.string() + "/r", seed + 2));
+  expect("seeking", migrate_test::run(seek_together, where.path.string() + "/s"));
   expect("seeking away", migrate_test::run(
                              [](text path) -> text {
                                this_task::migrate_to(nodes().back());
                                return seek_together(path);
                              },
-                             where.path + "/t"));
+                             where.path.string() + "/t"));
   std::printf("%s\n", wrong.c_str());
   return wrong.empty() ? 0 : 1;
 }
@@ -160,7 +160,7 @@ text refused(const text& path) {
 
 const migrate_test::scenario_entry refusal{"refused", [] {
                                              folder where;
-                                             text wrong = migrate_test::run(refused, where.path + "/a");
+                                             text wrong = migrate_test::run(refused, where.path.string() + "/a");
                                              std::printf("%s\n", wrong.c_str());
                                              return wrong.empty() ? 0 : 1;
                                            }};

@@ -7,6 +7,8 @@
 #include <limits.h>
 
 #include <migrate/posix/poll.hpp>
+#include <migrate/process.hpp>
+#include <migrate/signal.hpp>
 
 namespace {
 
@@ -133,12 +135,23 @@ TEST_CASE("a task that waits in write is moved, and writes the rest") {
   });
 }
 
-TEST_CASE("a write into a pipe that nobody reads fails with EPIPE") {
+TEST_CASE("a write into a pipe that nobody reads fails with EPIPE, and sends SIGPIPE") {
   each_way([](const text&) -> text {
     pipe_ends ends = make_pipe();
     ends.in.close();
     be_moved();
+    int sent = 0;
+    on_signal(SIGPIPE, [&](const signal_info&) { ++sent; });
     EXPECT(px::write(ends.out.descriptor(), "x", 1) == -1 && errno == EPIPE);
+    EXPECT(sent == 1);
+    ignore_signal(SIGPIPE);
+    EXPECT(px::write(ends.out.descriptor(), "x", 1) == -1 && errno == EPIPE);
+    EXPECT(sent == 1);
+    child_status end = wait_child(start_child([fd = ends.out.descriptor()] {
+      default_signal(SIGPIPE);
+      px::write(fd, "x", 1);
+    }));
+    EXPECT(end.killed() && end.signal() == SIGPIPE);
     return "";
   });
 }

@@ -2,7 +2,7 @@
 #include <migrate/posix/signal.hpp>
 #include <migrate/posix/wait.hpp>
 
-#include "../support/cluster.hpp"
+#include "family_fixture.hpp"
 
 #include <string>
 #include <vector>
@@ -11,36 +11,10 @@
 #include <migrate/nodes.hpp>
 
 using namespace migrate;
+using migrate_test::at_home_and_away;
+using migrate_test::notes;
 
 namespace {
-
-struct notes {
-  std::vector<std::string> wrong;
-  void expect(bool holds, const std::string& what) {
-    if (!holds) wrong.push_back(what);
-  }
-  template <class A, class B> void equal(const A& got, const B& wanted, const std::string& what) {
-    if (!(got == wanted)) wrong.push_back(what + ": " + std::to_string(got) + ", not " + std::to_string(wanted));
-  }
-};
-
-template <class Body> void at_home_and_away(Body body) {
-  for (bool away : {false, true}) {
-    INFO((away ? "away" : "at home"));
-    std::vector<std::string> wrong = migrate_test::run([away, body] {
-      notes log;
-      std::size_t step = 0;
-      auto go = [away, step]() mutable {
-        std::vector<node_id> all = nodes();
-        if (away) this_task::migrate_to(all[++step % all.size()]);
-      };
-      go();
-      body(log, go);
-      return log.wrong;
-    });
-    CHECK(wrong == std::vector<std::string>{});
-  }
-}
 
 posix::pid_t pid_of(task_id task) { return static_cast<posix::pid_t>(task.bits()); }
 void release(task_id child) { send(child, true); }

@@ -1,7 +1,6 @@
 #include <migrate/process.hpp>
 
-#include "../support/cluster.hpp"
-#include "../support/random.hpp"
+#include "family_fixture.hpp"
 
 #include <map>
 #include <string>
@@ -14,15 +13,9 @@
 using namespace migrate;
 using migrate_test::new_seed;
 using migrate_test::random_choices;
+using migrate_test::wander;
 
 namespace {
-
-void wander(random_choices& random, std::size_t steps) {
-  for (std::size_t i = 0; i < steps; ++i) {
-    std::error_code refused;
-    this_task::migrate_to(random.node(), refused);
-  }
-}
 
 int wandering_child(random_choices random, int code) {
   wander(random, random.below(10));

@@ -1,7 +1,7 @@
 #include <migrate/posix/process.hpp>
 #include <migrate/posix/wait.hpp>
 
-#include "../support/cluster.hpp"
+#include "family_fixture.hpp"
 #include "../support/random.hpp"
 
 #include <algorithm>
@@ -14,42 +14,11 @@
 #include <migrate/nodes.hpp>
 
 using namespace migrate;
+using migrate_test::at_home_and_away;
+using migrate_test::node_number;
+using migrate_test::notes;
 
 namespace {
-
-// What went wrong, told by the task in which it did. Tasks share no memory with the test.
-struct notes {
-  std::vector<std::string> wrong;
-  void expect(bool holds, const std::string& what) {
-    if (!holds) wrong.push_back(what);
-  }
-  template <class A, class B> void equal(const A& got, const B& wanted, const std::string& what) {
-    if (!(got == wanted)) wrong.push_back(what + ": " + std::to_string(got) + ", not " + std::to_string(wanted));
-  }
-};
-
-node_id node_number(std::size_t which) {
-  std::vector<node_id> all = nodes();
-  return all.at(which % all.size());
-}
-
-template <class Body> void at_home_and_away(Body body) {
-  // body(notes&, go): go(i) moves the task away, to another place for each i, or nowhere.
-  for (bool away : {false, true}) {
-    INFO((away ? "away" : "at home"));
-    std::vector<std::string> wrong = migrate_test::run([away, body] {
-      notes log;
-      std::size_t step = 0;
-      auto go = [away, step]() mutable {
-        if (away) this_task::migrate_to(node_number(++step));
-      };
-      go();
-      body(log, go);
-      return log.wrong;
-    });
-    CHECK(wrong == std::vector<std::string>{});
-  }
-}
 
 void release(task_id child) { send(child, true); }
 bool held_back() { return mailbox<bool>().receive(); }

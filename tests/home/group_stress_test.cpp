@@ -2,8 +2,7 @@
 #include <migrate/process.hpp>
 #include <migrate/signal.hpp>
 
-#include "../support/cluster.hpp"
-#include "../support/random.hpp"
+#include "family_fixture.hpp"
 
 #include <csignal>
 #include <string>
@@ -15,6 +14,7 @@
 using namespace migrate;
 using migrate_test::new_seed;
 using migrate_test::random_choices;
+using migrate_test::wander;
 
 namespace {
 
@@ -30,8 +30,7 @@ void wandering_member(random_choices random, task_id main) {
   on_signal(SIGRTMIN + 1, [&](const signal_info&) { last = true; });
   send(main, this_task::id());
   while (!last) { // signals of one sender come in order
-    std::error_code refused;
-    this_task::migrate_to(random.node(), refused);
+    wander(random, 1);
     this_task::yield();
   }
   send(main, report{this_task::id(), counted});
@@ -55,10 +54,7 @@ TEST_CASE("who is in a group when a signal is sent to it gets it once, and nobod
     mailbox<task_id> ready;
     for (std::size_t i = 0; i < count; ++i) ready.receive();
     for (int round = 0; round < 150; ++round) {
-      if (random.one_in(3)) {
-        std::error_code refused;
-        this_task::migrate_to(random.node(), refused);
-      }
+      if (random.one_in(3)) wander(random, 1);
       std::size_t one = 1 + random.below(count - 1); // the first keeps the group there
       set_group(members[one], inside[one] ? members[one] : members[0]);
       inside[one] = !inside[one];

@@ -135,6 +135,16 @@ TEST_CASE("each difference is named, with what to do") {
     CHECK(text->find("APX_F, which the other node's lacks") != std::string::npos);
     return;
   }
+  SECTION("user") {
+    theirs.user = mine.user + 1;
+    named = "the user differs";
+    advice = "as the same one";
+  }
+  SECTION("groups") {
+    theirs.groups.push_back(4711);
+    named = "the list of the user's groups differs";
+    advice = "in the same ones";
+  }
   SECTION("the C library has chosen differently") {
     theirs.cpu_active.push_back("FMA4");
     named = "the processor feature FMA4, which this node lacks";

@@ -1,6 +1,7 @@
 #include <migrate/transfer/fault_point.hpp>
 
 #include "../support/cluster.hpp"
+#include "../support/folder.hpp"
 #include "../support/program.hpp"
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <migrate/nodes.hpp>
 
 using namespace migrate;
+using migrate_test::folder;
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
@@ -95,15 +97,6 @@ struct result {
   int status;
   std::string outcome;
   std::vector<std::string> lines;
-};
-
-struct folder {
-  fs::path path;
-  folder() {
-    std::string name = (fs::temp_directory_path() / "migrate-fault-XXXXXX").string();
-    path = ::mkdtemp(name.data());
-  }
-  ~folder() { fs::remove_all(path); }
 };
 
 result play(const std::string& fault, int from, int to, std::size_t bytes, bool wake = false) {

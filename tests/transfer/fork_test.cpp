@@ -235,6 +235,21 @@ TEST_CASE("a node that is killed while it takes a copy costs that copy at most")
   }
 }
 
+TEST_CASE("a node that is stopped while it takes a copy, and comes back, does not run a second one") {
+  for (std::string point : {"target.offered", "target.laid_out", "target.granted"}) {
+    CAPTURE(point);
+    migrate_test::program cluster({migrate_test::own_path()}, {{"MIGRATE_SCENARIO", "killed target"},
+                                                               {"MIGRATE_NODES", "3"},
+                                                               {"MIGRATE_FAULT", "stop:3:" + point},
+                                                               {"MIGRATE_KEEPALIVE", "500"},
+                                                               {"MIGRATE_QUIET", "1"}});
+    std::string said = cluster.line();
+    ::kill(-cluster.id(), SIGCONT);
+    CHECK(said == (point == "target.granted" ? "148 lost" : "148 148"));
+    CHECK(cluster.wait(20s) == 0);
+  }
+}
+
 TEST_CASE("posix::fork") {
   auto said = migrate_test::run([] {
     auto me = posix::getpid();

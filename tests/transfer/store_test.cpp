@@ -1,6 +1,7 @@
 #include <migrate/store.hpp>
 
 #include "../support/cluster.hpp"
+#include "../support/folder.hpp"
 #include "../support/program.hpp"
 
 #include <cerrno>
@@ -21,6 +22,7 @@
 #include <migrate/nodes.hpp>
 
 using namespace migrate;
+using migrate_test::folder;
 namespace fs = std::filesystem;
 
 namespace {
@@ -69,18 +71,6 @@ const migrate_test::scenario_entry spoilt_store{"spoilt store", [] {
   std::fflush(stdout);
   return 0;
 }};
-
-struct folder {
-  fs::path path;
-  folder() {
-    std::string name = (fs::temp_directory_path() / "migrate-store-XXXXXX").string();
-    path = ::mkdtemp(name.data());
-  }
-  ~folder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-};
 
 bool mounted(const fs::path& where, const char* options) {
   if (::mount("migrate-test", where.c_str(), "tmpfs", 0, options) == 0) return true;

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <optional>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,12 +29,12 @@ struct node_options {
   std::uint64_t seed = 1;        // of torture
   std::size_t most_inline = 64 * 1024; // bytes of dirty pages that travel in the offer, not through the store
   unsigned keepalive_ms = 10'000;      // a node silent for so long is lost
-  bool usage = false;            // count what tasks use from their start, not from when they first ask
-  bool forward_signals = false;  // signals to this process, such as Ctrl-C, go to the tasks in the foreground
+  bool usage = false;                  // count what tasks use from their start, not from when they first ask
+  bool forward_signals = false;        // signals to this process, such as Ctrl-C, go to the tasks in the foreground
   bool reopen_files = false;           // a moving task's files are opened anew, as between machines, also on one
   offset_sharing shared_offset = offset_sharing::kernel; // of files that a child inherits; not kernel between machines
-  bool quiet = false;            // no lines about the node's own doings on standard error
-  bool helper = false;           // started by another node of this machine; ends with it
+  bool quiet = false;                  // no lines about the node's own doings on standard error
+  bool helper = false;                 // started by another node of this machine; ends with it
   std::vector<std::string> arguments; // for the nodes that this one starts: the program's own, after its name
 
   static node_options from(int& argc, char** argv);
@@ -62,12 +63,14 @@ inline constexpr const char* node_options_help =
 
 namespace detail {
 
-template <class N> N parse_number(std::string_view name, std::string_view text) {
+template <class N>
+N parse_number(std::string_view name, std::string_view text, N least = 0, N most = std::numeric_limits<N>::max()) {
   N value{};
   auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (problem != std::errc() || end != text.data() + text.size())
+  if (problem != std::errc() || end != text.data() + text.size() || value < least || value > most)
     throw error(std::make_error_code(std::errc::invalid_argument),
-                "option " + std::string(name) + ": '" + std::string(text) + "' is not a number");
+                "--migrate-" + std::string(name) + ": '" + std::string(text) + "' is not a number from " +
+                    std::to_string(least) + " to " + std::to_string(most));
   return value;
 }
 
@@ -77,7 +80,7 @@ inline offset_sharing parse_sharing(std::string_view text) {
   for (std::size_t i = 0; i < std::size(offset_sharing_names); ++i)
     if (text == offset_sharing_names[i]) return static_cast<offset_sharing>(i);
   throw error(std::make_error_code(std::errc::invalid_argument),
-              "option shared-offset: '" + std::string(text) + "' is none of kernel, home and token");
+              "--migrate-shared-offset: '" + std::string(text) + "' is none of kernel, home and token");
 }
 
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
@@ -87,9 +90,9 @@ inline constexpr const char* node_option_names[] = {"nodes",       "workers", "s
 
 inline void set_option(node_options& into, std::string_view name, std::string_view value) {
   if (name == "nodes")
-    into.nodes = parse_number<unsigned>(name, value);
+    into.nodes = parse_number<unsigned>(name, value, 1, 1000);
   else if (name == "workers")
-    into.workers = parse_number<unsigned>(name, value);
+    into.workers = parse_number<unsigned>(name, value, 0, 4096);
   else if (name == "store")
     into.store = value;
   else if (name == "listen")
@@ -99,7 +102,7 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
   else if (name == "credentials")
     into.credentials = value;
   else if (name == "keepalive")
-    into.keepalive_ms = parse_number<unsigned>(name, value);
+    into.keepalive_ms = parse_number<unsigned>(name, value, 1);
   else if (name == "inline")
     into.most_inline = parse_number<std::size_t>(name, value);
   else if (name == "usage")

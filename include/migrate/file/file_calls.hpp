@@ -22,6 +22,7 @@
 #include <migrate/file/path.hpp>
 #include <migrate/file/shared_calls.hpp>
 #include <migrate/file/streams.hpp>
+#include <migrate/home/signal_delivery.hpp>
 
 namespace migrate::detail::files {
 
@@ -140,9 +141,20 @@ inline long pread(int fd, void* into, std::size_t bytes, off_t at) {
   return when_ready(fd, EPOLLIN, [&](open_file& file) { return ::pread(file.kernel, into, bytes, at); });
 }
 
-inline long write(int fd, const void* from, std::size_t bytes) {
+inline long told(long done) {
+  // Who writes where nobody will read gets SIGPIPE too, with its handler run before the error is returned.
+  if (done == -EPIPE && in_task()) {
+    signal_info broken;
+    broken.number = SIGPIPE;
+    broken.code = SI_KERNEL;
+    post_to_self(broken);
+    safe_point();
+  }
+  return done;
+}
+
+inline long write_silently(int fd, const void* from, std::size_t bytes) {
   // Into a pipe all of it, unless a signal or O_NONBLOCK ends it (pipe(7)).
-  safe_point();
   open_file* into = descriptors::find(fd);
   if (is_shared(into)) return shared_write(fd, from, bytes);
   if (is_home_pipe(into)) return write_home_pipe(fd, from, bytes);
@@ -161,13 +173,18 @@ inline long write(int fd, const void* from, std::size_t bytes) {
   }
 }
 
+inline long write(int fd, const void* from, std::size_t bytes) {
+  safe_point();
+  return told(write_silently(fd, from, bytes));
+}
+
 inline long writev(int fd, const iovec* parts, int count) {
   safe_point();
   open_file* file = descriptors::find(fd);
   if (file == nullptr) return -EBADF;
   if (count < 0 || count > IOV_MAX) return -EINVAL;
   if (file->kind == open_kind::file && !is_shared(file))
-    return when_ready(fd, EPOLLOUT, [&](open_file& to) { return ::writev(to.kernel, parts, count); });
+    return told(when_ready(fd, EPOLLOUT, [&](open_file& to) { return ::writev(to.kernel, parts, count); }));
   std::string whole; // in one piece: up to PIPE_BUF bytes stay together, and an offset is asked for once
   for (int i = 0; i < count; ++i) whole.append(static_cast<const char*>(parts[i].iov_base), parts[i].iov_len);
   return write(fd, whole.data(), whole.size());

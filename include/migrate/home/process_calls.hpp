@@ -38,9 +38,8 @@ inline void serve(const request& asked, byte_reader& in) {
     return reply_with(all.set_group(asked.task, number, task, in.get<task_id>()));
   }
   case wish::set_session: return reply_with(all.set_session(asked.task, in.get<std::uint64_t>()));
-  case wish::wait: return all.wait({asked.asker, asked.call}, asked.task, in.get<wait_request>());
-  case wish::give_up_wait:
-    return all.give_up_wait({asked.asker, asked.call}, asked.task, in.get<std::uint64_t>());
+  case wish::wait: return all.wait(asked, in.get<wait_request>());
+  case wish::give_up_wait: return all.give_up_wait(asked, in.get<std::uint64_t>());
   case wish::children_usage: return reply_with(0, all.children_usage(asked.task));
   case wish::child_policy: {
     bool reaps_itself = in.get<bool>();

@@ -7,6 +7,7 @@
 
 #include <sys/wait.h>
 
+#include <migrate/home/asked.hpp>
 #include <migrate/id.hpp>
 #include <migrate/memory/address_plan.hpp>
 #include <migrate/task/services.hpp>
@@ -42,12 +43,6 @@ struct child_event {
 };
 // What SIGCHLD says.
 
-struct home_request {
-  node_id node = no_node;
-  std::uint64_t call = 0;
-};
-// Where a reply goes: see reply() in processes.hpp.
-
 struct wait_request {
   std::uint64_t number = 0;  // of the wait, drawn by the task: asked again, it is the same wait
   std::uint32_t attempt = 0; // the newest one is where the task is
@@ -73,7 +68,7 @@ struct process_record {
   std::list<process_record*>::iterator among_siblings; // in one of the parent's lists, if that has a record
 
   struct waiting {
-    home_request asker;
+    request asker;
     wait_request what;
   };
   std::optional<waiting> waiter;

@@ -14,17 +14,10 @@
 
 #include <migrate/home/process_record.hpp>
 #include <migrate/home/records.hpp>
-#include <migrate/rpc/send.hpp>
+#include <migrate/home/reply.hpp>
 #include <migrate/task/ending.hpp>
 
 namespace migrate::detail {
-
-inline void reply_to(const home_request& to, answer&& result) {
-  if (to.node == the_services->here())
-    this_calling.calls->complete(to.call, std::move(result));
-  else
-    send_answer(*this_calling.network, to.node, to.call, result);
-}
 
 inline answer encode(const wait_reply& got) {
   byte_writer out;
@@ -78,8 +71,8 @@ public:
 
   // --- requests of tasks
 
-  void wait(const home_request& asker, task_id who, const wait_request& what);
-  void give_up_wait(const home_request& asker, task_id who, std::uint64_t number);
+  void wait(const request& asked, const wait_request& what);
+  void give_up_wait(const request& asked, std::uint64_t number);
   // Replies with what the wait has got already, if anything, and otherwise takes it back.
   int set_group(task_id who, std::uint64_t number, task_id task, task_id group); // an errno
   int set_session(task_id who, std::uint64_t number);
@@ -100,12 +93,12 @@ private:
   struct effects {
     // What is to be done when the lock is let go.
     std::vector<posting> signals;
-    std::vector<std::pair<home_request, wait_reply>> replies;
+    std::vector<std::pair<request, wait_reply>> replies;
     ~effects() {
       for (const posting& each : signals)
         if (the_process_hooks.post != nullptr)
           the_process_hooks.post(each.to, each.signal, each.about_child ? &each.about : nullptr);
-      for (auto& [to, what] : replies) reply_to(to, encode(what));
+      for (auto& [to, what] : replies) reply(to, encode(what));
     }
   };
 
@@ -411,39 +404,39 @@ inline void process_table::look_again(process_record& parent, effects& after) {
   }
 }
 
-inline void process_table::wait(const home_request& asker, task_id who, const wait_request& what) {
+inline void process_table::wait(const request& asked, const wait_request& what) {
   effects after;
   held guard(lock_);
-  process_record* parent = find(who);
+  process_record* parent = find(asked.task);
   if (parent == nullptr) {
-    after.replies.push_back({asker, {ECHILD, {}}});
+    after.replies.push_back({asked, {ECHILD, {}}});
     return;
   }
   if (what.number < parent->last_number) return; // of a wait that is over: nobody listens
   if (what.number == parent->last_number && parent->last_answered) {
-    after.replies.push_back({asker, parent->last_reply});
+    after.replies.push_back({asked, parent->last_reply});
     return;
   }
   if (parent->waiter && parent->waiter->what.number == what.number && parent->waiter->what.attempt > what.attempt)
     return; // sent before the task moved, and come after
   parent->last_number = what.number;
   parent->last_answered = false;
-  parent->waiter = process_record::waiting{asker, what};
+  parent->waiter = process_record::waiting{asked, what};
   look_again(*parent, after);
 }
 
-inline void process_table::give_up_wait(const home_request& asker, task_id who, std::uint64_t number) {
+inline void process_table::give_up_wait(const request& asked, std::uint64_t number) {
   effects after;
   held guard(lock_);
   wait_reply got{EINTR, {}};
-  if (process_record* parent = find(who)) {
+  if (process_record* parent = find(asked.task)) {
     if (parent->last_number == number && parent->last_answered)
       got = parent->last_reply;
     else
       answered(*parent, number, got); // should the wait itself come only now
     parent->waiter.reset();
   }
-  after.replies.push_back({asker, got});
+  after.replies.push_back({asked, got});
 }
 
 inline task_usage process_table::children_usage(task_id who) {

@@ -7,18 +7,13 @@
 #include <utility>
 
 #include <migrate/home/office.hpp>
+#include <migrate/home/reply.hpp>
 #include <migrate/rpc/send.hpp>
 #include <migrate/task/codec.hpp>
 
 namespace migrate::detail {
 
 enum class service : std::uint16_t { process, signal, time, offset, pipe, stream, fork, surroundings, count };
-
-struct request {
-  node_id asker;
-  std::uint64_t call = 0;
-  task_id task; // who asks; none: a thread
-};
 
 using service_function = void (*)(const request& asked, byte_reader& in);
 // On any thread of the home, in a node_heap_scope: takes locks, but never waits. It replies once, at once or later,
@@ -32,14 +27,6 @@ struct service_table {
 };
 inline constinit service_table home_services{};
 // Filled by the node before its first task.
-
-inline void reply(const request& to, answer&& result) {
-  if (to.asker == this_home->here())
-    this_calling.calls->complete(to.call, std::move(result));
-  else
-    send_answer(*this_calling.network, to.asker, to.call, result);
-}
-// Any thread, in a node_heap_scope. A reply to a call that was given up is dropped.
 
 inline void service_table::serve(std::uint16_t which, const request& asked, byte_reader& in) const {
   try {

@@ -139,10 +139,16 @@ inline int signal_office::post(task_id to, const signal_info& what, task_id from
   home_record* record = home_.records().find(to);
   if (record == nullptr) return ESRCH;
   resident* wake = nullptr;
+  bool known = false;
   {
     held guard(record->lock);
-    if (!home_records::holds(*record, to)) return ESRCH;
-    if (record->ended || what.number == 0) return 0;
+    known = home_records::holds(*record, to);
+    if (known && (record->ended || what.number == 0)) return 0;
+  }
+  if (!known) return home_.processes().exists(to) ? 0 : ESRCH; // a zombie takes every signal
+  {
+    held guard(record->lock);
+    if (!home_records::holds(*record, to) || record->ended) return 0;
     if (record->signals == nullptr) record->signals = std::make_unique<signal_record>();
     signal_record& mine = *record->signals;
     if (mine.is_repeated(from, request)) return 0;

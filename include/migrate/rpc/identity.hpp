@@ -77,6 +77,8 @@ struct identity {
   std::string architecture;
   std::vector<std::string> cpu_compiled;
   std::vector<std::string> cpu_active;
+  uid_t user = 0;            // as which the process acts
+  std::vector<gid_t> groups; // the main one first, then the others, ascending
 
   static identity of_this_process(id128 store, id128 cluster = {});
   // Takes about a millisecond; libraries loaded later are not in it.
@@ -176,6 +178,16 @@ inline std::vector<loaded_object> loaded_objects() {
   return objects;
 }
 
+inline std::vector<gid_t> groups_of_this_process() {
+  std::vector<gid_t> others(static_cast<std::size_t>(std::max(0, ::getgroups(0, nullptr))));
+  int count = ::getgroups(static_cast<int>(others.size()), others.data());
+  others.resize(static_cast<std::size_t>(std::max(0, count)));
+  std::erase(others, ::getegid());
+  std::sort(others.begin(), others.end());
+  others.insert(others.begin(), ::getegid());
+  return others;
+}
+
 } // namespace detail
 
 inline identity identity::of_this_process(id128 store, id128 cluster) {
@@ -190,6 +202,8 @@ inline identity identity::of_this_process(id128 store, id128 cluster) {
   made.architecture = detail::architecture_name;
   made.cpu_compiled = detail::cpu_features_compiled();
   made.cpu_active = detail::cpu_features_active();
+  made.user = ::geteuid();
+  made.groups = detail::groups_of_this_process();
   return made;
 }
 
@@ -283,6 +297,18 @@ inline std::optional<std::string> first_difference(const identity& mine, const i
     return advice(name, "here", "the other node");
   if (auto name = only(theirs.cpu_active, mine.cpu_active); !name.empty())
     return advice(name, "there", "this node");
+  if (mine.user != theirs.user)
+    return differ("the user", std::to_string(mine.user), std::to_string(theirs.user),
+                  "tasks open files as their home's user: start every node as the same one");
+  if (mine.groups != theirs.groups) {
+    auto text = [](const std::vector<gid_t>& groups) {
+      std::string all;
+      for (gid_t each : groups) all += (all.empty() ? "" : ",") + std::to_string(each);
+      return all;
+    };
+    return differ("the list of the user's groups", text(mine.groups), text(theirs.groups),
+                  "tasks open files in their home's groups: start every node in the same ones");
+  }
   if (mine.store != theirs.store)
     return differ("the store", detail::shortened(mine.store), detail::shortened(theirs.store),
                   "give every node the same shared store directory");
@@ -318,6 +344,9 @@ inline void identity::write(protocol::Identity::Builder out) const {
   };
   write_names(out.initCpuCompiled(static_cast<unsigned>(cpu_compiled.size())), cpu_compiled);
   write_names(out.initCpuActive(static_cast<unsigned>(cpu_active.size())), cpu_active);
+  out.setUser(user);
+  auto group_list = out.initGroups(static_cast<unsigned>(groups.size()));
+  for (unsigned i = 0; i < groups.size(); ++i) group_list.set(i, groups[i]);
 }
 
 inline identity identity::read(protocol::Identity::Reader in) {
@@ -338,6 +367,8 @@ inline identity identity::read(protocol::Identity::Reader in) {
   made.architecture = in.getArchitecture().cStr();
   for (auto name : in.getCpuCompiled()) made.cpu_compiled.emplace_back(name.cStr());
   for (auto name : in.getCpuActive()) made.cpu_active.emplace_back(name.cStr());
+  made.user = in.getUser();
+  for (gid_t each : in.getGroups()) made.groups.push_back(each);
   return made;
 }
 

@@ -42,6 +42,9 @@ struct Identity {
   # Features that the compiler was told it may use.
   cpuActive @10 :List(Text);
   # Features that the processor offers, as the C library sees them.
+  user @11 :UInt32;
+  groups @12 :List(UInt32);
+  # Effective ones: the main group first, then the others, ascending.
 }
 
 struct Hello {

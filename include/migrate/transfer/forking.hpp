@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <migrate/home/family.hpp>
 #include <migrate/home/request.hpp>
 #include <migrate/transfer/engine.hpp>
 
@@ -32,11 +33,6 @@ inline void serve(const request& asked, byte_reader& in) {
   reply(asked, std::move(result));
 }
 // The home's side.
-
-inline failure to_failure(const answer& got) {
-  if (got.code == errc::ok) return {};
-  return {make_error_code(got.code), std::string(got.what.c_str())};
-}
 
 inline called ask(task_id me, std::uint64_t serial, const std::vector<node_id>& refused) {
   return ask_home(me.home(), service::fork, [&](byte_writer& out) {
@@ -78,7 +74,7 @@ inline forked fork_me() {
     {
       called made = ask(me, serial, refused);
       if (made.how == waited::moved) continue;
-      why = to_failure(made.got);
+      why = family::to_failure(made.got);
       copy = task_id(made.got.first);
       target = node_id(static_cast<std::uint16_t>(made.got.second));
     }
@@ -91,7 +87,7 @@ inline forked fork_me() {
       if (started.how == waited::late)
         why = {make_error_code(errc::no_such_node), "no node has these addresses free, and another one did not come up"};
       else
-        why = to_failure(started.got);
+        why = family::to_failure(started.got);
       if (!why.code) continue;
       if (copy) cancel(copy);
       return {{}, {why.code, "fork: " + why.what}};
@@ -105,7 +101,7 @@ inline forked fork_me() {
         if (!ordered) this_calling.calls->complete(call, answer{errc::move_in_progress, "", 0, 0, {}});
       });
       if (current_task()->id != me) return {{}, {}}; // the copy
-      why = to_failure(sent.got);
+      why = family::to_failure(sent.got);
     }
     if (!ordered) {
       this_task::yield(); // somebody has it moved first

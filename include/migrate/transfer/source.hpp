@@ -1,0 +1,363 @@
+// The source of a move: orders, the freeze, the offer, and leaving.
+#pragma once
+
+#include <migrate/transfer/engine.hpp>
+
+namespace migrate::detail {
+
+inline bool transfer_engine::order(resident& task, task_id id, node_id target, move_asker asker, failure& refused,
+                                   task_id copy) {
+  {
+    held guard(task.lock);
+    if (task.id != id || task.state.load() == run_state::none) return false;
+    if (task.move != nullptr) {
+      refused = {make_error_code(errc::move_in_progress), "task " + to_string(task.id) + " is being moved to node " +
+                                                              to_string(task.move->target) + " already"};
+      return true;
+    }
+    task.move = new move_order;
+    task.move->target = target;
+    task.move->asker = asker;
+    task.move->copy = copy;
+  }
+  this_scheduler->ask(task, want_move);
+  return true;
+}
+
+inline void transfer_engine::answer_asker(const move_asker& asker, const failure& how) noexcept {
+  if (asker.node == no_node) return;
+  answer reply{static_cast<errc>(how.code.value()), how.what, 0, 0, {}};
+  if (how.code && how.code.category() != error_category()) reply.code = errc::move_refused;
+  if (asker.node == with_.home.here())
+    with_.calls.complete(asker.call, std::move(reply));
+  else
+    send_answer(with_.network, asker.node, asker.call, reply);
+}
+
+inline void transfer_engine::on_move(node_id asker, protocol::Move::Reader message) {
+  task_id id(message.getTask());
+  failure refused;
+  resident* task = with_.home.find_here(id);
+  if (task == nullptr || !order(*task, id, node_id(message.getTarget()), {asker, message.getCall()}, refused)) {
+    // `first`: not here; the asker looks for it again.
+    send_answer(with_.network, asker, message.getCall(), answer{errc::ok, "", 1, 0, {}});
+    return;
+  }
+  if (refused.code) answer_asker({asker, message.getCall()}, refused);
+}
+
+inline void transfer_engine::serve(resident& task) noexcept {
+  move_phase phase;
+  {
+    held guard(task.lock);
+    if (task.move == nullptr) {
+      scheduler::answered(task, want_move);
+      if (!disowned(task.id)) {
+        scheduler::answered(task, want_end);
+        this_scheduler->thaw(task);
+        return;
+      }
+    }
+    phase = task.move == nullptr ? move_phase::failed : task.move->phase;
+  }
+  if ((phase == move_phase::failed || phase == move_phase::asked) && disowned(task.id)) {
+    discard(task);
+    return;
+  }
+  try {
+    switch (phase) {
+    case move_phase::asked:
+      if (task.move->copy)
+        offer_copy(task);
+      else
+        depart(task);
+      return;
+    case move_phase::vacating: vacate(task); return;
+    case move_phase::arriving:
+      if (with_.home.is_leaving(task.move->incoming->region)) {
+        ::sched_yield(); // an earlier task of that region runs elsewhere by now: its departure is about to end
+        this_scheduler->serve_later(task);
+      } else {
+        lay_out(task);
+      }
+      return;
+    default: return;
+    }
+  } catch (const error& reason) {
+    give_up(task, {reason.code(), reason.what()});
+  } catch (const std::exception& reason) {
+    give_up(task, {make_error_code(errc::move_refused), reason.what()});
+  }
+}
+
+inline failure transfer_engine::check_movable(resident& task) const {
+  const context& suspended = task.control->suspended;
+  if (suspended.locale != LC_GLOBAL_LOCALE && suspended.locale != global_locale.load(std::memory_order_relaxed))
+    return {make_error_code(errc::not_movable),
+            "the task has set a locale of its own (uselocale), which belongs to this process"};
+  if (suspended.exceptions.uncaught != 0)
+    return {make_error_code(errc::not_movable), "an exception is being thrown through the task's frames"};
+  if (suspended.exceptions.caught != nullptr && !in_plan(suspended.exceptions.caught))
+    return {make_error_code(errc::not_movable),
+            "the task handles an exception whose object lies outside its region; include "
+            "migrate/malloc.hpp in one source file to have exceptions allocated in regions"};
+  return {};
+}
+
+inline image transfer_engine::image_of(task_id task) {
+  held guard(lock_);
+  auto found = images_.find(task);
+  return found == images_.end() ? image{} : found->second;
+}
+
+inline void transfer_engine::depart(resident& task) {
+  move_order& order = *task.move;
+  order.frozen_at = std::chrono::steady_clock::now();
+  order.epoch = task.epoch;
+  fault_point("source.frozen");
+  if (order.target == with_.home.here()) {
+    give_up(task, {});
+    return;
+  }
+  if (with_.network.address_of(order.target).empty()) {
+    give_up(task, {make_error_code(errc::no_such_node),
+                   "there is no node " + to_string(order.target) + " in this cluster"});
+    return;
+  }
+  failure refused = check_movable(task);
+  if (!refused.code) refused = with_.carriers.prepare(task);
+  if (refused.code) {
+    give_up(task, std::move(refused));
+    return;
+  }
+  byte_writer bundle;
+  with_.carriers.encapsulate(task, bundle);
+  memory_survey memory = survey_memory(*task.control, with_.scanner);
+  image base = image_of(task.id);
+  bool with_pages = memory.dirty_bytes <= with_.most_inline || with_.images == nullptr;
+  if (!with_pages) {
+    fault_point("source.flushing");
+    order.offered = with_.images->commit(task.id, task.control->region, base.valid() ? &base : nullptr,
+                                         memory.dirty, memory.live, {});
+    fault_point("source.flushed");
+  }
+  const image& from = with_pages ? base : order.offered;
+  std::vector<std::byte> manifest;
+  if (from.valid()) manifest = from.encode();
+  {
+    held guard(lock_);
+    moving_[task.id] = &task;
+  }
+  {
+    held guard(task.lock);
+    order.phase = move_phase::offered;
+    order.bytes = memory.dirty_bytes;
+  }
+  with_.home.leaving(task.control->region);
+  if (!send_offer(task, task.id, task.epoch, memory, bundle, manifest, with_pages))
+    give_up(task, {make_error_code(errc::node_unreachable), "the offer cannot be sent"});
+  fault_point("source.offered");
+}
+
+inline bool transfer_engine::send_offer(resident& task, task_id id, std::uint64_t epoch, const memory_survey& memory,
+                                        const byte_writer& bundle, const std::vector<std::byte>& manifest,
+                                        bool with_pages) {
+  std::vector<iovec> attachment;
+  attachment.push_back({const_cast<std::byte*>(bundle.bytes().data()), bundle.bytes().size()});
+  if (with_pages)
+    for (const page_range& range : memory.dirty) attachment.push_back({range.address, range.bytes});
+  control_block& control = *task.control;
+  return send_message(
+      with_.network, task.move->target,
+      [&](protocol::Message::Builder message) {
+        auto offer = message.initOffer();
+        offer.setTask(id.bits());
+        offer.setEpoch(epoch);
+        offer.setRegion(control.region.bits());
+        offer.setControl(reinterpret_cast<std::uint64_t>(&control));
+        offer.setClock(node_steady() + control.clock_offset);
+        offer.initBoot().setHigh(with_.boot.high);
+        offer.getBoot().setLow(with_.boot.low);
+        if (!manifest.empty())
+          offer.setManifest(kj::arrayPtr(reinterpret_cast<const kj::byte*>(manifest.data()), manifest.size()));
+        if (with_pages) {
+          auto pages = offer.initPages(static_cast<unsigned>(memory.dirty.size()));
+          for (unsigned i = 0; i < pages.size(); ++i) {
+            pages[i].setAddress(reinterpret_cast<std::uint64_t>(memory.dirty[i].address));
+            pages[i].setCount(static_cast<std::uint32_t>(memory.dirty[i].bytes / page_size));
+          }
+        }
+        offer.setBundle(static_cast<std::uint32_t>(bundle.bytes().size()));
+        offer.setShared(control.shares_region);
+        if (id != task.id) offer.setOriginal(task.id.bits());
+      },
+      attachment);
+}
+
+inline void transfer_engine::give_up(resident& task, failure why) noexcept {
+  // The task goes on on this node.
+  {
+    held guard(lock_);
+    moving_.erase(task.id);
+  }
+  with_.home.left(task.control->region);
+  move_order* order = nullptr;
+  bool asked_itself = false;
+  std::string complaint;
+  {
+    held guard(task.lock);
+    order = task.move;
+    asked_itself = order->asker.node == no_node && !order->spawning;
+    if (why.code) {
+      node_id target = order->target;
+      why.what = "moving task " + to_string(task.id) + " to node " + to_string(target) + ": " + why.what;
+      recorder_.failed();
+    }
+    if (order->spawning && why.code) complaint = why.what + "; it begins here";
+    order->why = why;
+    order->phase = move_phase::failed;
+    if (!asked_itself) task.move = nullptr;
+  }
+  if (order->offered.valid()) {
+    try {
+      with_.images->discard(order->offered);
+    } catch (const std::exception&) {
+      // What stays in the store is garbage that the task's next image replaces.
+    }
+  }
+  scheduler::answered(task, want_move);
+  if (!asked_itself) {
+    answer_asker(order->asker, why);
+    delete order;
+  }
+  if (!complaint.empty()) the_services->report(complaint.c_str());
+  this_scheduler->thaw(task);
+  with_.carriers.release(task, false);
+}
+
+inline resident* transfer_engine::departing(task_id id) noexcept {
+  resident* task = nullptr;
+  {
+    held guard(lock_);
+    auto found = moving_.find(id);
+    if (found == moving_.end()) return nullptr;
+    task = found->second;
+  }
+  held guard(task->lock);
+  bool offered = task->id == id && task->move != nullptr && task->move->phase == move_phase::offered;
+  return offered ? task : nullptr;
+}
+
+inline void transfer_engine::on_refusal(node_id target, protocol::OfferRefusal::Reader message) {
+  copy_settled(task_id(message.getTask()),
+               {make_error_code(static_cast<errc>(message.getCode())), std::string(message.getWhat().cStr())});
+  resident* task = departing(task_id(message.getTask()));
+  if (task == nullptr || task->move->target != target || task->move->epoch != message.getEpoch()) return;
+  auto code = static_cast<errc>(message.getCode());
+  if (code == errc::home_unreachable) {
+    // The target had asked home and gave up its claim to us.
+    run_unasked(*task);
+  }
+  give_up(*task, {make_error_code(code), std::string(message.getWhat().cStr())});
+}
+
+inline void transfer_engine::on_taken(node_id target, protocol::TaskEpoch::Reader message) {
+  copy_settled(task_id(message.getTask()), {});
+  resident* task = departing(task_id(message.getTask()));
+  if (task == nullptr || task->move->target != target || task->move->epoch != message.getEpoch()) return;
+  fault_point("source.taken");
+  taken(*task);
+}
+
+inline void transfer_engine::taken(resident& task) {
+  auto freeze = std::chrono::steady_clock::now() - task.move->frozen_at;
+  recorder_.moved(static_cast<std::uint64_t>(
+                      std::chrono::duration_cast<std::chrono::nanoseconds>(freeze).count()),
+                  task.move->bytes);
+  {
+    held guard(lock_);
+    moving_.erase(task.id);
+  }
+  {
+    held guard(task.lock);
+    task.move->phase = move_phase::vacating;
+  }
+  this_scheduler->serve_later(task);
+}
+
+inline void transfer_engine::vacate(resident& task) {
+  task_id id = task.id;
+  region_number region = task.control->region;
+  char* touched_end = end_of_touched(*task.control);
+  move_order* order = task.move;
+  task.control->suspended.leave_process();
+  with_.carriers.release(task, true);
+  {
+    held guard(lock_);
+    images_.erase(id);
+    sources_.erase(id);
+    unsure_.erase(id);
+  }
+  if (task.open_call != 0) with_.calls.close(task.open_call);
+  with_.departed.note(region, id, task.control->name, order->target);
+  scheduler::answered(task, want_move);
+  scheduler::answered(task, want_end);
+  with_.vacated.vacate(region, touched_end);
+  with_.home.left(region);
+  if (order->offered.valid()) {
+    try {
+      with_.images->collect(id, order->offered);
+    } catch (const std::exception&) {
+      // The next move's source collects again.
+    }
+  }
+  answer_asker(order->asker, order->why);
+  std::unique_ptr<arrival> comes_back;
+  {
+    held guard(task.lock);
+    comes_back = std::move(order->incoming);
+    task.move = nullptr;
+    task.id = {}; // from here on an offer finds that the task is not here
+  }
+  with_.home.residents().retire(task, id, with_.home.records().find(id));
+  delete order;
+  fault_point("source.vacated");
+  if (comes_back)
+    accept_offer(id, std::move(comes_back));
+  else
+    gone(id);
+}
+
+inline void transfer_engine::ended(resident& task) noexcept {
+  bool had_image = false;
+  task_id id = task.id;
+  move_order* order = nullptr;
+  {
+    held guard(lock_);
+    had_image = images_.erase(id) > 0;
+    sources_.erase(id);
+    unsure_.erase(id);
+  }
+  {
+    held guard(task.lock);
+    order = std::exchange(task.move, nullptr);
+    task.state.store(run_state::none); // from here on nobody can ask it to move
+  }
+  scheduler::answered(task, want_move);
+  scheduler::answered(task, want_end);
+  task.control->suspended.leave_process();
+  with_.carriers.release(task, true);
+  if (order != nullptr) {
+    answer_asker(order->asker, {make_error_code(errc::no_such_task), "task " + to_string(id) + " has ended"});
+    delete order;
+  }
+  if (had_image) {
+    try {
+      with_.images->remove(id);
+    } catch (const std::exception&) {
+      // `migrate-store remove` is left for what cannot be removed now.
+    }
+  }
+}
+
+} // namespace migrate::detail

@@ -1,0 +1,258 @@
+// The target of a move: an offer is laid out, claimed for, and runs or is dropped.
+#pragma once
+
+#include <migrate/transfer/engine.hpp>
+
+namespace migrate::detail {
+
+inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader message,
+                                      kj::ArrayPtr<const kj::byte> attachment) {
+  task_id id(message.getTask());
+  std::uint64_t epoch = message.getEpoch();
+  fault_point("target.offered");
+  auto incoming = std::make_unique<arrival>();
+  incoming->source = source;
+  incoming->epoch = epoch;
+  incoming->region = region_number::from_bits(message.getRegion());
+  incoming->control = message.getControl();
+  incoming->clock = message.getClock();
+  incoming->original = task_id(message.getOriginal());
+  incoming->boot = {message.getBoot().getHigh(), message.getBoot().getLow()};
+  auto manifest = message.getManifest();
+  incoming->manifest.assign(reinterpret_cast<const std::byte*>(manifest.begin()),
+                            reinterpret_cast<const std::byte*>(manifest.end()));
+  for (auto range : message.getPages())
+    incoming->pages.push_back({reinterpret_cast<char*>(range.getAddress()), std::size_t{range.getCount()} * page_size});
+  incoming->bundle = message.getBundle();
+  incoming->bytes.assign(reinterpret_cast<const std::byte*>(attachment.begin()),
+                         reinterpret_cast<const std::byte*>(attachment.end()));
+  if (resident* there = with_.home.find_here(id)) {
+    bool gone = false; // between our look and now
+    bool runs = false;
+    bool overdue = false;
+    bool busy = false;
+    {
+      held guard(there->lock);
+      gone = there->id != id;
+      move_order* order = gone ? nullptr : there->move;
+      if (order != nullptr && epoch > order->epoch &&
+          (order->phase == move_phase::vacating || order->phase == move_phase::offered)) {
+        // It left, ran, and comes back before its last memory here is gone.
+        overdue = order->phase == move_phase::offered;
+        order->incoming = std::move(incoming);
+      } else if (order != nullptr && epoch > order->epoch &&
+                 (order->phase == move_phase::arriving || order->phase == move_phase::claiming)) {
+        busy = true;
+      } else {
+        runs = !gone && there->epoch == epoch + 1;
+      }
+    }
+    if (overdue) taken(*there);
+    if (busy)
+      refuse(source, id, epoch, {make_error_code(errc::move_in_progress), "an earlier offer of the task is not settled there"});
+    if (runs) tell_taken(source, id, epoch); // the offer came twice
+    if (!gone) return;
+  }
+  if (message.getShared() && occupied(incoming->region, id)) {
+    refuse(source, id, epoch, {make_error_code(errc::region_occupied),
+                               "a copy of the task has the same addresses on node " + to_string(with_.home.here())});
+    return;
+  }
+  accept_offer(id, std::move(incoming));
+}
+
+inline void transfer_engine::tell_taken(node_id source, task_id task, std::uint64_t epoch) {
+  send_message(with_.network, source, [&](protocol::Message::Builder message) {
+    auto taken = message.initTaken();
+    taken.setTask(task.bits());
+    taken.setEpoch(epoch);
+  });
+}
+
+inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> incoming) {
+  std::uint64_t epoch = incoming->epoch;
+  bool small = incoming->manifest.empty() && !with_.home.is_leaving(incoming->region);
+  resident& task = with_.home.residents().enter(id, epoch, nullptr, with_.home.records().find(id), run_state::frozen);
+  {
+    held guard(task.lock);
+    task.move = new move_order;
+    task.move->target = with_.home.here();
+    task.move->epoch = epoch;
+    task.move->phase = move_phase::arriving;
+    task.move->incoming = std::move(incoming);
+  }
+  {
+    held guard(lock_);
+    moving_[id] = &task;
+  }
+  if (small)
+    lay_out(task);
+  else
+    this_scheduler->serve_later(task);
+}
+
+inline void become_copy(control_block& control, task_id copy) noexcept {
+  control.parent = control.id;
+  control.id = copy;
+  control.moves = 0;
+  control.library_calls = 0;
+  control.forks = 0;
+}
+
+inline void transfer_engine::lay_out(resident& task) {
+  // Any failure here is the source's to hear: the task goes on there.
+  arrival& from = *task.move->incoming;
+  task_id id = task.id;
+  std::uint64_t epoch = task.move->epoch;
+  bool opened = false;
+  try {
+    std::size_t pages = 0;
+    for (const page_range& range : from.pages) pages += range.bytes;
+    if (!from.region.valid() || from.bundle > from.bytes.size() || pages != from.bytes.size() - from.bundle)
+      throw error(errc::protocol, "the offer's lengths do not agree");
+    char* base = from.region.base();
+    std::size_t size = from.region.size();
+    auto inside = [&](const char* address, std::size_t bytes) {
+      return address >= base && bytes <= size && static_cast<std::size_t>(address - base) <= size - bytes;
+    };
+    if (!inside(reinterpret_cast<char*>(from.control), sizeof(control_block)) || from.control % 64 != 0)
+      throw error(errc::protocol, "the offer's control block lies outside its region");
+    if (std::optional<char*> garbage = with_.vacated.reopen(from.region))
+      from.garbage_end = *garbage;
+    else if (!with_.home.open_region(from.region))
+      throw error(errc::region_exhausted, "the kernel refuses another mapping (vm.max_map_count?)");
+    opened = true;
+    image newest;
+    if (!from.manifest.empty()) {
+      if (with_.images == nullptr) throw error(errc::store_missing, "this node has no store to resume from");
+      newest = image::parse(from.manifest);
+      if (newest.task() != id || newest.region() != from.region)
+        throw error(errc::image_foreign, "the offer's image is of task " + to_string(newest.task()));
+      with_.images->resume_into(newest, base);
+    }
+    const std::byte* next = from.bytes.data() + from.bundle;
+    for (const page_range& range : from.pages) {
+      if (!inside(range.address, range.bytes) || reinterpret_cast<std::uintptr_t>(range.address) % page_size != 0 ||
+          range.address == base)
+        throw error(errc::protocol, "the offer has pages outside its region");
+      std::memcpy(range.address, next, range.bytes);
+      next += range.bytes;
+    }
+    task.control = reinterpret_cast<control_block*>(from.control);
+    bool copied = static_cast<bool>(from.original);
+    if (copied && task.control->id == from.original) become_copy(*task.control, id);
+    if (task.control->id != id || task.control->region != from.region)
+      throw error(errc::image_foreign, "the task's control block is another task's");
+    byte_reader bundle(from.bytes.data(), from.bundle);
+    if (copied) {
+      with_.carriers.restore_copy(task, bundle);
+      the_process_parts.copied(*task.control, from.original);
+    } else {
+      with_.carriers.restore(task, bundle);
+    }
+    if (newest.valid()) {
+      held guard(lock_);
+      images_[id] = newest;
+    }
+  } catch (const std::exception& reason) {
+    const auto* known = dynamic_cast<const error*>(&reason);
+    failure why{known != nullptr ? known->code() : make_error_code(errc::move_refused), reason.what()};
+    node_id source = from.source;
+    if (!opened) from.region = {};
+    drop_arrival(task);
+    refuse(source, id, epoch, why); // last: the source may offer the task again at once
+    return;
+  }
+  node_id source = from.source;
+  std::vector<std::byte>().swap(from.bytes);
+  {
+    held guard(task.lock);
+    task.move->phase = move_phase::claiming;
+    task.move->claimed = epoch;
+  }
+  scheduler::answered(task, want_move);
+  fault_point("target.laid_out");
+  if (id.home() != with_.home.here()) {
+    claim(id, epoch, source);
+  } else if (with_.home.claim(id, epoch, with_.home.here(), source)) {
+    granted(task);
+  } else {
+    drop_arrival(task);
+  }
+}
+
+inline void transfer_engine::refuse(node_id source, task_id task, std::uint64_t epoch, const failure& why) {
+  with_.carriers.refused(task, epoch);
+  errc code = why.code.category() == error_category() ? static_cast<errc>(why.code.value()) : errc::move_refused;
+  send_message(with_.network, source, [&](protocol::Message::Builder message) {
+    auto refusal = message.initRefusal();
+    refusal.setTask(task.bits());
+    refusal.setEpoch(epoch);
+    refusal.setCode(static_cast<std::int32_t>(code));
+    refusal.setWhat(why.what.c_str());
+  });
+}
+
+inline void transfer_engine::drop_arrival(resident& task) noexcept {
+  task_id id = task.id;
+  region_number region = task.move->incoming->region;
+  move_order* order = nullptr;
+  {
+    held guard(lock_);
+    moving_.erase(id);
+    images_.erase(id);
+  }
+  with_.carriers.release(task, true);
+  {
+    held guard(task.lock);
+    order = std::exchange(task.move, nullptr);
+  }
+  delete order;
+  scheduler::answered(task, want_move);
+  scheduler::answered(task, want_end);
+  if (region) with_.vacated.vacate(region, region.base() + region.size()); // before it can be offered again
+  with_.home.residents().retire(task, id, with_.home.records().find(id));
+  gone(id);
+}
+
+inline void transfer_engine::claim(task_id task, std::uint64_t epoch, node_id source) {
+  bool sent = send_message(with_.network, task.home(), [&](protocol::Message::Builder message) {
+    auto claim = message.initClaim();
+    claim.setCall(claim_mark | task.bits());
+    claim.setTask(task.bits());
+    claim.setEpoch(epoch);
+    claim.setSource(number(source));
+  });
+  if (!sent) on_claim_answer(task, {errc::home_unreachable, "its home cannot be reached", 0, 0, {}});
+  else fault_point("target.claimed");
+}
+
+inline void transfer_engine::granted(resident& task) {
+  fault_point("target.granted");
+  move_order* order = nullptr;
+  {
+    held guard(lock_);
+    moving_.erase(task.id);
+    if (task.id.home() != with_.home.here()) sources_[task.id] = task.move->incoming->source;
+  }
+  {
+    held guard(task.lock);
+    order = std::exchange(task.move, nullptr);
+    task.epoch = order->claimed + 1;
+  }
+  const arrival& from = *order->incoming;
+  control_block& control = *task.control;
+  ++control.moves;
+  if (from.boot != with_.boot) control.clock_offset = from.clock - node_steady();
+  control.heap.set_zeroed_from(std::max(control.heap.high_water(), static_cast<const char*>(from.garbage_end)));
+  control.suspended.enter_process();
+  // The source hears of it before the task's first instruction can be seen by anybody.
+  tell_taken(from.source, task.id, order->epoch);
+  fault_point("target.taken");
+  with_.departed.forget(control.region);
+  delete order;
+  this_scheduler->start_task(task);
+  with_.carriers.release(task, false);
+}
+
+} // namespace migrate::detail
