@@ -18,7 +18,6 @@
 #include <utility>
 #include <vector>
 
-#include <netdb.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -30,8 +29,8 @@
 #include <migrate/rpc/credentials.hpp>
 #include <migrate/rpc/event_loop.hpp>
 #include <migrate/rpc/identity.hpp>
+#include <migrate/rpc/listener.hpp>
 #include <migrate/rpc/socket_address.hpp>
-#include <migrate/rpc/socket_stream.hpp>
 
 namespace migrate {
 
@@ -43,7 +42,7 @@ struct peer_info {
 // What a node says of itself in its hello.
 
 enum class peer_loss {
-  broken,      // messages were lost, the process was not: it is connected again, and on_connected follows at once
+  broken, // messages were lost, the process was not: it is connected again, and on_connected follows at once
   unreachable, // it could not be reached for the time of peer_options::reconnect, and may be alive
   gone,        // it said goodbye, its address refuses connections, or another process answers there
 };
@@ -145,7 +144,6 @@ private:
   struct record;
   struct link;
   struct attempt;
-  struct listening;
   struct record_leaf {
     std::array<std::atomic<record*>, 256> records{};
     ~record_leaf();
@@ -183,7 +181,7 @@ private:
 
   // On the I/O thread.
   std::unique_ptr<tls> tls_;
-  std::unique_ptr<listening> listening_;
+  std::unique_ptr<detail::listener> door_;
   std::set<std::shared_ptr<link>> links_;
   std::set<std::shared_ptr<attempt>> attempts_;
   std::size_t handshaking_ = 0;

@@ -1,8 +1,11 @@
 // How peers makes, uses and mourns connections. Included by peers.hpp.
 #pragma once
 
+#include <migrate/rpc/dialer.hpp>
+#include <migrate/rpc/listener.hpp>
 #include <migrate/rpc/loopback_owner.hpp>
 #include <migrate/rpc/peers.hpp>
+#include <migrate/rpc/secured_socket.hpp>
 
 namespace migrate {
 
@@ -51,17 +54,11 @@ struct peers::link final : connection_handler, std::enable_shared_from_this<link
   bool refused = false;
 };
 
-struct peers::attempt final : event_loop::watcher, std::enable_shared_from_this<attempt> {
+struct peers::attempt final : std::enable_shared_from_this<attempt> {
   attempt(peers& of, record* who, std::string where) : owner(of), target(who), address(std::move(where)) {}
 
   void begin();
-  void connect_to(const detail::socket_address& where);
-  void on_ready(std::uint32_t events) noexcept override;
-  void close_socket() noexcept {
-    if (socket < 0) return;
-    owner.loop_.unwatch(socket, *this);
-    ::close(std::exchange(socket, -1));
-  }
+  void dialled(detail::dial_result how, int socket, const error* reason);
 
   peers& owner;
   record* target; // none: whoever answers
@@ -69,44 +66,8 @@ struct peers::attempt final : event_loop::watcher, std::enable_shared_from_this<
   event_loop::clock::time_point deadline{};
   std::chrono::milliseconds pause{1};
   event_loop::timer timer;
-  int socket = -1;
+  std::shared_ptr<detail::dialer> dial;
   bool done = false;
-};
-
-struct peers::listening final : event_loop::watcher {
-  explicit listening(peers& of) : owner(of) {}
-  ~listening() {
-    owner.loop_.cancel(pause);
-    if (socket < 0) return;
-    if (watched) owner.loop_.unwatch(socket, *this);
-    ::close(socket);
-  }
-
-  void on_ready(std::uint32_t) noexcept override {
-    for (int i = 0; i < 16; ++i) {
-      int accepted = ::accept4(socket, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-      if (accepted >= 0) {
-        owner.accepted(accepted);
-        continue;
-      }
-      if (errno == EAGAIN || errno == EWOULDBLOCK) return;
-      if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-        // The caller stays in the queue and would wake us for ever.
-        owner.loop_.unwatch(socket, *this);
-        watched = false;
-        pause = owner.loop_.after(std::chrono::milliseconds(100), [this] {
-          owner.loop_.watch(socket, EPOLLIN, *this);
-          watched = true;
-        });
-        return;
-      }
-    }
-  }
-
-  peers& owner;
-  int socket = -1;
-  bool watched = false;
-  event_loop::timer pause;
 };
 
 // Life ---------------------------------------------------------------------------------------------
@@ -127,38 +88,18 @@ inline peers::~peers() {
 }
 
 inline void peers::start() {
-  auto parts = detail::split_address(options_.listen);
-  auto where = detail::socket_address::numeric(parts.host, parts.port);
-  if (!where)
-    throw error(errc::node_unreachable,
-                "cannot listen on \"" + options_.listen +
-                    "\": give a numeric address of this host, or 0.0.0.0 with --advertise");
-  if (!where->loopback() && !options_.security)
-    throw error(
-        errc::not_authenticated,
-        "will not listen on " + options_.listen +
-            " without credentials, since whoever speaks to a node can run code on it; give a certificate, "
-            "a key and an authority (examples/credentials makes them), or listen on 127.0.0.1");
+  auto where = detail::address_to_listen_on(options_.listen, options_.security.has_value());
   if (options_.security) tls::check(*options_.security);
   loop_.run([&] {
     if (options_.security) tls_ = std::make_unique<tls>(*options_.security);
-    auto made = std::make_unique<listening>(*this);
-    made->socket = ::socket(where->family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int on = 1;
-    if (made->socket >= 0) ::setsockopt(made->socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (made->socket < 0 || ::bind(made->socket, where->get(), where->size) != 0 ||
-        ::listen(made->socket, 1024) != 0)
-      throw error(std::error_code(errno, std::system_category()),
-                  "cannot listen on " + options_.listen + ": " + std::strerror(errno));
-    auto actual = detail::socket_address::local_of(made->socket);
+    auto made = std::make_unique<detail::listener>(loop_, where, options_.listen, [this](int socket) { accepted(socket); });
+    auto actual = made->address();
     {
       std::lock_guard lock(mutex_);
       address_ = options_.advertise.empty() ? actual.text() : options_.advertise;
       address_any_ = actual.any() && options_.advertise.empty();
     }
-    loop_.watch(made->socket, EPOLLIN, *made);
-    made->watched = true;
-    listening_ = std::move(made);
+    door_ = std::move(made);
   });
 }
 
@@ -166,7 +107,7 @@ inline void peers::stop() {
   if (stopping_.exchange(true)) return;
   try {
     loop_.run([&] {
-      listening_.reset();
+      door_.reset();
       for (const auto& each : std::set(attempts_)) end_attempt(*each);
       for (const auto& each : std::set(links_)) {
         if (each->conn && each->is_ready)
@@ -324,127 +265,21 @@ inline void peers::connect(std::string address) {
 }
 
 inline void peers::attempt::begin() {
-  detail::host_and_port parts;
-  try {
-    parts = detail::split_address(address);
-  } catch (const error& reason) {
-    owner.attempt_failed(shared_from_this(), reason, outcome::final);
-    return;
-  }
-  if (auto where = detail::socket_address::numeric(parts.host, parts.port)) {
-    connect_to(*where);
-    return;
-  }
-  struct query {
-    uv_getaddrinfo_t request{};
-    std::weak_ptr<attempt> of;
-    std::string host;
-  };
-  auto* asked = new query;
-  asked->of = weak_from_this();
-  asked->host = parts.host;
-  asked->request.data = asked;
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  int failed = ::uv_getaddrinfo(
-      owner.loop_.uv(), &asked->request,
-      [](uv_getaddrinfo_t* request, int status, addrinfo* found) {
-        std::unique_ptr<query> answered(static_cast<query*>(request->data));
-        if (auto self = answered->of.lock(); self && !self->done) {
-          if (status == 0 && found != nullptr) {
-            detail::socket_address where;
-            std::memcpy(&where.storage, found->ai_addr, found->ai_addrlen);
-            where.size = found->ai_addrlen;
-            self->connect_to(where);
-          } else {
-            self->owner.attempt_failed(
-                self,
-                error(errc::node_unreachable, "the host name \"" + answered->host +
-                                                  "\" cannot be resolved: " + ::uv_strerror(status)),
-                outcome::final);
-          }
-        }
-        ::uv_freeaddrinfo(found);
-      },
-      asked->host.c_str(), std::to_string(parts.port).c_str(), &hints);
-  if (failed == 0) return;
-  delete asked;
-  owner.attempt_failed(
-      shared_from_this(),
-      error(errc::node_unreachable, "cannot resolve host names: " + std::string(::uv_strerror(failed))),
-      outcome::final);
+  dial = detail::dialer::make(owner.loop_, address, owner.options_.security.has_value(), deadline,
+                              [self = shared_from_this()](detail::dial_result how, int socket, const error* reason) {
+                                self->dialled(how, socket, reason);
+                              });
+  dial->begin();
 }
 
-inline void peers::attempt::connect_to(const detail::socket_address& where) {
+inline void peers::attempt::dialled(detail::dial_result how, int socket, const error* reason) {
   auto self = shared_from_this();
-  if (!where.loopback() && !owner.options_.security) {
-    owner.attempt_failed(self,
-                         error(errc::not_authenticated,
-                               "will not connect to " + address +
-                                   " without credentials; give a certificate, a key and an authority"),
-                         outcome::final);
-    return;
+  switch (how) {
+  case detail::dial_result::connected: owner.make_link(socket, self); break;
+  case detail::dial_result::refused: owner.attempt_failed(self, *reason, outcome::refused); break;
+  case detail::dial_result::transient: owner.attempt_failed(self, *reason, outcome::again); break;
+  case detail::dial_result::final: owner.attempt_failed(self, *reason, outcome::final); break;
   }
-  auto failed = [&](int code) {
-    error reason(errc::node_unreachable, "cannot connect to " + address + ": " + std::strerror(code));
-    close_socket();
-    owner.attempt_failed(self, reason, code == ECONNREFUSED ? outcome::refused : outcome::again);
-  };
-  int made = ::socket(where.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (made < 0) return failed(errno);
-  if (::connect(made, where.get(), where.size) != 0 && errno != EINPROGRESS) {
-    int code = errno;
-    ::close(made);
-    return failed(code);
-  }
-  socket = made;
-  owner.loop_.watch(socket, EPOLLOUT, *this);
-  timer = owner.loop_.at(deadline, [this, self] {
-    close_socket();
-    owner.attempt_failed(self, error(errc::node_unreachable, "cannot connect to " + address + ": no answer"),
-                         outcome::again);
-  });
-}
-
-inline void peers::attempt::on_ready(std::uint32_t) noexcept {
-  auto self = shared_from_this();
-  int code = 0;
-  socklen_t size = sizeof code;
-  ::getsockopt(socket, SOL_SOCKET, SO_ERROR, &code, &size);
-  owner.loop_.cancel(timer);
-  if (code != 0) {
-    close_socket();
-    owner.attempt_failed(
-        self, error(errc::node_unreachable, "cannot connect to " + address + ": " + std::strerror(code)),
-        code == ECONNREFUSED ? outcome::refused : outcome::again);
-    return;
-  }
-  owner.loop_.unwatch(socket, *this);
-  int connected = std::exchange(socket, -1);
-  // TCP may connect a socket to itself when nobody listens on a port of the ephemeral range.
-  auto here = detail::socket_address::local_of(connected), there = detail::socket_address::peer_of(connected);
-  if (here.text() == there.text()) {
-    ::close(connected);
-    owner.attempt_failed(
-        self, error(errc::node_unreachable, "cannot connect to " + address + ": nobody listens there"),
-        outcome::refused);
-    return;
-  }
-  if (!owner.options_.security) {
-    auto user = detail::user_of(connected, detail::loopback_end::listener);
-    if (user != detail::loopback_user::own) {
-      ::close(connected);
-      error reason(errc::not_authenticated,
-                   "will not talk to " + address + ": " +
-                       (user == detail::loopback_user::other
-                            ? "the process that listens there belongs to another user of this host"
-                            : "nobody listens there any more"));
-      owner.attempt_failed(self, reason,
-                           user == detail::loopback_user::other ? outcome::final : outcome::again);
-      return;
-    }
-  }
-  owner.make_link(connected, self);
 }
 
 inline void peers::attempt_failed(const std::shared_ptr<attempt>& which, const error& reason, outcome how) {
@@ -469,7 +304,7 @@ inline void peers::end_attempt(attempt& which) {
   which.done = true;
   auto self = which.shared_from_this();
   loop_.cancel(which.timer);
-  which.close_socket();
+  if (auto dial = std::exchange(which.dial, nullptr)) dial->cancel();
   attempts_.erase(self);
 }
 
@@ -499,7 +334,7 @@ inline void peers::accepted(int socket) {
     ::close(socket);
     return;
   }
-  auto user = options_.security ? detail::loopback_user::own : detail::user_of(socket, detail::loopback_end::peer);
+  auto user = options_.security ? detail::loopback_user::own : detail::owner_of(socket, detail::loopback_end::peer).kind;
   if (user == detail::loopback_user::nobody) { // the caller has hung up already
     ::close(socket);
     return;
@@ -507,10 +342,7 @@ inline void peers::accepted(int socket) {
   if (user == detail::loopback_user::other) {
     std::string peer = detail::socket_address::peer_of(socket).text();
     ::close(socket);
-    listener_.on_refused(peer,
-                         error(errc::not_authenticated,
-                               peer + " belongs to another user of this host; nodes without credentials must "
-                                      "belong to one user"));
+    listener_.on_refused(peer, detail::stranger(peer));
     return;
   }
   make_link(socket, nullptr);
@@ -539,27 +371,22 @@ inline void peers::make_link(int socket, std::shared_ptr<attempt> from) {
     made->start(connection::adopt(loop_, socket, *made, made->peer, options_.limits));
     return;
   }
-  made->securing =
-      tls_->wrap(kj::heap<detail::socket_stream>(loop_, socket), made->initiator)
-          .then(
-              [this, raw = made.get()](tls::secured&& made_secure) {
-                loop_.post([this, self = raw->shared_from_this(), secured = kj::mv(made_secure)]() mutable {
-                  if (links_.count(self) == 0) return;
-                  self->conn =
-                      connection::adopt(loop_, kj::mv(secured.stream), *self, self->peer, options_.limits);
-                  if (secured.name_is_right)
-                    self->start(self->conn);
-                  else
-                    refuse(*self, tls_->wrong_name(self->peer));
-                });
-              },
-              [this, raw = made.get()](kj::Exception&& exception) {
-                loop_.post([this, self = raw->shared_from_this(), exception = kj::mv(exception)] {
-                  if (links_.count(self) == 0) return;
-                  link_closed(*self, tls_->explain(self->peer, exception));
-                });
-              })
-          .eagerlyEvaluate(nullptr);
+  made->securing = detail::secure(
+      loop_, *tls_, socket, made->initiator,
+      [this, weak = std::weak_ptr(made)](tls::secured&& secured) {
+        auto self = weak.lock();
+        if (links_.count(self) == 0) return;
+        self->conn = connection::adopt(loop_, kj::mv(secured.stream), *self, self->peer, options_.limits);
+        if (secured.name_is_right)
+          self->start(self->conn);
+        else
+          refuse(*self, tls_->wrong_name(self->peer));
+      },
+      [this, weak = std::weak_ptr(made)](const kj::Exception& exception) {
+        auto self = weak.lock();
+        if (links_.count(self) == 0) return;
+        link_closed(*self, tls_->explain(self->peer, exception));
+      });
 }
 
 inline void peers::link::start(std::shared_ptr<connection> over) {

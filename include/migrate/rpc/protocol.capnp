@@ -129,6 +129,10 @@ struct Message {
     signal @29 :Signal;
     # From home to where the task is. Attachment: a signal_info.
     signalSeen @30 :SignalSeen;
+
+    host @31 :AnyPointer;
+    # On a channel (rpc/channel.hpp), where nothing else is said: a HostMessage of hosts.capnp, which only those include
+    # who speak it.
   }
 }
 

@@ -1,4 +1,4 @@
-// Socket addresses as text: "127.0.0.1:4711", "[::1]:4711", "host.example:4711".
+// Socket addresses as text: "127.0.0.1:4711", "[::1]:4711", "host.example:4711", "unix:/path".
 #pragma once
 
 #include <charconv>
@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <migrate/error.hpp>
 
@@ -44,6 +45,13 @@ inline host_and_port split_address(std::string_view text) {
   return parts;
 }
 
+inline std::optional<std::string_view> path_in(std::string_view text) {
+  // Of an address of the form unix:PATH.
+  constexpr std::string_view prefix = "unix:";
+  if (!text.starts_with(prefix)) return std::nullopt;
+  return text.substr(prefix.size());
+}
+
 struct socket_address {
   sockaddr_storage storage{};
   socklen_t size = 0;
@@ -74,6 +82,20 @@ struct socket_address {
     return std::nullopt;
   }
 
+  static socket_address at_path(std::string_view path) {
+    // Throws errc::node_unreachable when a socket cannot have that name.
+    socket_address made;
+    auto& local = reinterpret_cast<sockaddr_un&>(made.storage);
+    if (path.empty() || path.size() >= sizeof local.sun_path)
+      throw error(errc::node_unreachable, "a socket cannot be named \"" + std::string(path) +
+                                              "\": give a path of 1 to " +
+                                              std::to_string(sizeof local.sun_path - 1) + " bytes");
+    local.sun_family = AF_UNIX;
+    std::memcpy(local.sun_path, path.data(), path.size());
+    made.size = sizeof local;
+    return made;
+  }
+
   static socket_address local_of(int socket) {
     socket_address made;
     made.size = sizeof made.storage;
@@ -87,6 +109,9 @@ struct socket_address {
     ::getpeername(socket, made.get(), &made.size);
     return made;
   }
+
+  bool within_host() const noexcept { return family() == AF_UNIX; }
+  std::string path() const { return reinterpret_cast<const sockaddr_un&>(storage).sun_path; }
 
   std::uint16_t port() const noexcept {
     return family() == AF_INET6 ? ntohs(v6().sin6_port) : ntohs(v4().sin_port);
@@ -104,7 +129,7 @@ struct socket_address {
     return family() == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&v6().sin6_addr);
   }
 
-  std::string text() const { return text_with_port(port()); }
+  std::string text() const { return within_host() ? "unix:" + path() : text_with_port(port()); }
 
   std::string text_with_port(std::uint16_t shown) const {
     char host[INET6_ADDRSTRLEN] = "?";
