@@ -109,9 +109,9 @@ TEST_CASE("a borrower's terminal does not count, until somebody else has it") {
   terminal_idle::names ours{"pts/4"};
   terminal_idle terminals(here.dev(), [&] { return ours; });
   CHECK(seconds(terminals.look(here.now)) == 300);
-  std::filesystem::remove(here.dev() + "/pts/4");
-  CHECK(seconds(terminals.look(here.now)) == 300);
   ours.clear();
+  std::filesystem::remove(here.dev() + "/pts/4"); // its program has ended
+  CHECK(seconds(terminals.look(here.now)) == 300);
   here.touch("pts/4", 2s);
   CHECK(seconds(terminals.look(here.now)) == 2);
 }

@@ -24,7 +24,7 @@
 namespace migrate::detail {
 
 struct process_entry {
-  pid_t id = 0, parent = 0;
+  pid_t id = 0, parent = 0, group = 0;
   char state = '?';
   std::uint32_t terminal = 0; // its controlling one; 0: none
   std::uint64_t threads = 0;
@@ -37,15 +37,16 @@ inline bool read_process(const std::string& proc, const std::string& id, process
   char line[1024];
   if (!file || std::fgets(line, sizeof line, file.get()) == nullptr) return false;
   const char* rest = std::strrchr(line, ')'); // the name before it may hold anything
-  long long parent, terminal, threads, resident;
+  long long parent, group, terminal, threads, resident;
   if (rest == nullptr ||
       std::sscanf(
           rest + 1,
-          " %c %lld %*d %*d %lld %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %lld %*d %*u %*u %lld",
-          &into.state, &parent, &terminal, &threads, &resident) != 5)
+          " %c %lld %lld %*d %lld %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %lld %*d %*u %*u %lld",
+          &into.state, &parent, &group, &terminal, &threads, &resident) != 6)
     return false;
   into.id = static_cast<pid_t>(std::strtol(line, nullptr, 10));
   into.parent = static_cast<pid_t>(parent);
+  into.group = static_cast<pid_t>(group);
   into.terminal = static_cast<std::uint32_t>(terminal);
   into.threads = static_cast<std::uint64_t>(threads);
   into.resident_pages = static_cast<std::uint64_t>(resident);
@@ -102,6 +103,33 @@ private:
   std::map<pid_t, process_entry> all_;
   std::multimap<pid_t, pid_t> children_;
 };
+
+inline std::vector<process_entry> descendants_of(pid_t root, const std::string& proc = "/proc") {
+  // The same from the kernel's lists of children where it has them, so that it costs nothing for all other processes.
+  // Follows proc(5), /proc/PID/task/TID/children.
+  std::vector<process_entry> found;
+  std::set<pid_t> known{root};
+  std::vector<pid_t> todo{root};
+  while (!todo.empty()) {
+    std::string tasks = proc + "/" + std::to_string(todo.back()) + "/task";
+    todo.pop_back();
+    bool lists = true;
+    for_each_name(AT_FDCWD, tasks.c_str(), [&](std::string_view name) {
+      std::string path = tasks + "/" + std::string(name) + "/children";
+      std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "re"), &std::fclose);
+      if (!file) lists = lists && ::access((tasks + "/" + std::string(name)).c_str(), F_OK) != 0;
+      int id;
+      while (file && std::fscanf(file.get(), "%d", &id) == 1) {
+        process_entry one;
+        if (!known.insert(id).second || !read_process(proc, std::to_string(id), one)) continue;
+        found.push_back(one);
+        todo.push_back(id);
+      }
+    });
+    if (!lists) return process_tree(proc).descendants(root);
+  }
+  return found;
+}
 
 struct foreign_use {
   unsigned running = 0; // threads

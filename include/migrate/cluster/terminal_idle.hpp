@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -43,23 +44,27 @@ public:
   // `ours` names the terminals, as "pts/3", that only programs of borrowers use.
 
   idle_answer look(const moment& now) override {
-    names excluded = ours_ ? ours_() : names();
-    stamps seen;
+    terminals seen;
     bool readable = read_folder(dev_, "", seen);
     readable = read_folder(dev_ + "/pts", "pts/", seen) || readable;
-    for (const auto& [name, time] : seen) {
-      if (excluded.contains(name)) continue;
+    std::optional<names> excluded; // asked for only when something has happened
+    for (auto& [name, one] : seen) {
       auto before = seen_.find(name);
+      if (before != seen_.end() && before->second.same_stamp(one)) {
+        one.ours = before->second.ours;
+        continue;
+      }
+      if (!excluded) excluded = ours_ ? ours_() : names();
+      one.ours = excluded->contains(name);
+      if (one.ours) continue;
       if (before == seen_.end())
-        activity_.note_stamp(now, name, time);
-      else if (before->second.tv_sec != time.tv_sec || before->second.tv_nsec != time.tv_nsec)
-        activity_.note_stamp(now, name, time, now.steady - looked_);
+        activity_.note_stamp(now, name, one.read);
+      else
+        activity_.note_stamp(now, name, one.read, now.steady - looked_);
     }
-    for (const auto& [name, time] : seen_)
-      if (!seen.contains(name) && !excluded.contains(name))
-        activity_.note(now, name + ", closed", idle_time::zero());
+    for (const auto& [name, one] : seen_)
+      if (!one.ours && !seen.contains(name)) activity_.note(now, name + ", closed", idle_time::zero());
     seen_ = std::move(seen);
-    for (const auto& name : excluded) seen_.erase(name); // it may be somebody else's next time
     looked_ = now.steady;
     if (!readable) return {"terminals", {}, dev_ + " cannot be read"};
     if (!activity_) return {"terminals", {}, "there is none"};
@@ -67,14 +72,22 @@ public:
   }
 
 private:
-  using stamps = std::map<std::string, timespec>;
+  struct terminal {
+    timespec read;
+    bool ours = false; // as of when it was read
+
+    bool same_stamp(const terminal& other) const {
+      return read.tv_sec == other.read.tv_sec && read.tv_nsec == other.read.tv_nsec;
+    }
+  };
+  using terminals = std::map<std::string, terminal>;
 
   static bool is_terminal(std::string_view name) {
     // Neither "tty", which is whoever's asks, nor "tty0", which is the console that is shown.
     return name.starts_with("tty") && name != "tty" && name != "tty0";
   }
 
-  bool read_folder(const std::string& path, const std::string& prefix, stamps& into) const {
+  bool read_folder(const std::string& path, const std::string& prefix, terminals& into) const {
     std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(path.c_str()), &::closedir);
     if (!folder) return false;
     while (const dirent* entry = ::readdir(folder.get())) {
@@ -82,14 +95,14 @@ private:
       bool wanted = prefix.empty() ? is_terminal(name) : name != "ptmx" && name.front() != '.';
       struct stat status {};
       if (!wanted || ::fstatat(::dirfd(folder.get()), entry->d_name, &status, 0) != 0) continue;
-      into.emplace(prefix + entry->d_name, status.st_atim);
+      into.emplace(prefix + entry->d_name, terminal{status.st_atim});
     }
     return true;
   }
 
   std::string dev_;
   std::function<names()> ours_;
-  stamps seen_;
+  terminals seen_;
   std::chrono::steady_clock::time_point looked_{};
   last_activity activity_;
 };
