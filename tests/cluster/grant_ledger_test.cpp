@@ -89,9 +89,7 @@ struct bench {
     auto* found = ledger.application(application);
     return found == nullptr ? 0 : found->held();
   }
-  std::uint64_t newest(std::uint64_t application) {
-    return ledger.application(application)->newest->id;
-  }
+  std::uint64_t newest(std::uint64_t application) { return ledger.application(application)->newest->id; }
   void give_back(std::uint64_t application) {
     ledger.gave_back(application, newest(application), now);
     take();
@@ -323,14 +321,32 @@ TEST_CASE("an owner who returns is given the host at once, and its holder anothe
   b.ask(wants(1, 1));
   CHECK(b.got(1) == names{"a"});
   b.ledger.host_told("agent of a", idle_for(0ms, false), b.now);
-  b.ledger.host_takes_back("agent of b", b.newest(1), "not its own", b.now);
+  b.ledger.host_takes_back("agent of b", b.newest(1), "not its own", 3s, b.now);
   CHECK(b.held(1) == 1);
-  b.ledger.host_takes_back("agent of a", b.newest(1), "keyboard", b.now);
+  b.ledger.host_takes_back("agent of a", b.newest(1), "keyboard", 3s, b.now);
   b.take();
   auto revoked = b.all(ledger_order::kind::revoked);
   REQUIRE(revoked.size() == 1);
   CHECK(revoked[0].reason == "keyboard");
+  CHECK(revoked[0].left == 3s);
   CHECK(b.got(1) == names{"b"}); // before anything has left the first
+}
+
+TEST_CASE("a host that an application cannot use comes last until its agent speaks again") {
+  bench b;
+  b.host("a", 10min);
+  b.host("b", 1min);
+  b.ask(wants(1, 1));
+  CHECK(b.got(1) == names{"a"});
+  b.ledger.gave_back(1, b.newest(1), b.now, "another build");
+  CHECK(b.ledger.grants() == 2);
+  b.take();
+  CHECK(b.got(1) == names{"b"});
+  CHECK(b.last_reason(ledger_act::given_back) == "application 1 gives back a: another build");
+  b.end_what_ends();
+  b.host("c", 1s);
+  b.ask(wants(1, 2));
+  CHECK(b.got(1) == names{"c"});
 }
 
 TEST_CASE("an agent that is gone loses its grants, one that comes back keeps them") {
@@ -649,7 +665,7 @@ private:
   void take_back(host& which) {
     if (!which.present || which.grants.empty()) return;
     auto grant = which.grants.begin()->first;
-    ledger_->host_takes_back(which.address, grant, "keyboard", now_);
+    ledger_->host_takes_back(which.address, grant, "keyboard", 3s, now_);
     model_->host_takes_back(which.address, grant, now_);
     agree();
   }

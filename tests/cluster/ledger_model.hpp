@@ -144,7 +144,7 @@ public:
         auto known = grants.find(each.grant);
         auto on = hosts.find(each.address);
         if (known != grants.end() ? known->second.holder != a.id : on != hosts.end() && on->second.present) {
-          orders.push_back({ledger_order::kind::revoked, each.grant, a.id, each.address, {}});
+          orders.push_back({ledger_order::kind::revoked, each.grant, a.id, each.address, {}, {}});
         } else if (known == grants.end()) {
           if (on == hosts.end()) {
             host& h = at(each.address);
@@ -280,7 +280,7 @@ private:
     return all;
   }
   void tell(ledger_order::kind what, const grant& g, std::uint64_t who) {
-    orders.push_back({what, g.id, who, g.address, {}});
+    orders.push_back({what, g.id, who, g.address, {}, {}});
   }
   void revoke(grant& g) {
     if (applications.at(g.holder).present) tell(ledger_order::kind::revoked, g, g.holder);

@@ -41,7 +41,7 @@ public:
   // Again too: what it does not hold any more is over.
   void host_told(const std::string& address, const host_condition& said, ledger_time now);
   void host_takes_back(const std::string& address, std::uint64_t grant, std::string_view reason,
-                       ledger_time now);
+                       std::chrono::milliseconds left, ledger_time now);
   // It evicts what runs for the grant; grant_ended follows.
   void grant_ended(const std::string& address, std::uint64_t grant, ledger_time now);
   void host_left(const std::string& address, ledger_time now);
@@ -49,7 +49,9 @@ public:
 
   // An application.
   void asked(const application_ask& said, ledger_time now);
-  void gave_back(std::uint64_t application, std::uint64_t grant, ledger_time now);
+  void gave_back(std::uint64_t application, std::uint64_t grant, ledger_time now,
+                 std::string_view unusable = {});
+  // `unusable` says why it could not use the host, which then comes last.
   void application_left(std::uint64_t application, ledger_time now);
   // Its connection is closed: all it has is given back.
 
@@ -94,7 +96,8 @@ private:
   void remove(ledger_grant& which);
   // Its slot is free.
   void break_promise(ledger_grant& which);
-  void take_from_holder(ledger_grant& which, ledger_act why, std::string_view reason);
+  void take_from_holder(ledger_grant& which, ledger_act why, std::string_view reason,
+                        std::chrono::milliseconds left = {});
   void end(ledger_grant& which, ledger_act why, std::string_view reason);
   void adopt(ledger_host& host, const held_grant& said);
   void claim(ledger_application& by, const held_grant& said);
@@ -115,7 +118,7 @@ private:
   ledger_grant* newest_to_take(const ledger_application& from, const ledger_machine* not_on) const;
   void give(ledger_application& to, ledger_host& from, ledger_act why);
   void order(ledger_order::kind what, const ledger_grant& which, std::uint64_t application,
-             std::string_view reason = {});
+             std::string_view reason = {}, std::chrono::milliseconds left = {});
   void note(ledger_act act, const ledger_host* host, const ledger_application* application,
             std::uint64_t grant = 0, std::uint64_t first = 0, std::uint64_t second = 0,
             std::string_view detail = {});

@@ -166,23 +166,24 @@ inline void grant_ledger::remove(ledger_grant& which) {
     give(*promised, host, ledger_act::granted_promised);
 }
 
-inline void grant_ledger::take_from_holder(ledger_grant& which, ledger_act why, std::string_view reason) {
+inline void grant_ledger::take_from_holder(ledger_grant& which, ledger_act why, std::string_view reason,
+                                           std::chrono::milliseconds left) {
   ledger_application& holder = *which.holder;
   note(why, which.host, &holder, which.id, 0, 0, reason);
-  if (holder.present) order(ledger_order::kind::revoked, which, holder.id, reason);
+  if (holder.present) order(ledger_order::kind::revoked, which, holder.id, reason, left);
   detach(which);
 }
 
 inline void grant_ledger::end(ledger_grant& which, ledger_act why, std::string_view reason) {
   ledger_application& holder = *which.holder;
   note(why, which.host, &holder, which.id, 0, 0, reason);
-  order(ledger_order::kind::ended, which, holder.id, reason);
+  order(ledger_order::kind::ended, which, holder.id, reason, limits_.notice);
   detach(which);
 }
 
 inline void grant_ledger::order(ledger_order::kind what, const ledger_grant& which, std::uint64_t application,
-                                std::string_view reason) {
-  orders_.push_back({what, which.id, application, which.host->address, std::string(reason)});
+                                std::string_view reason, std::chrono::milliseconds left) {
+  orders_.push_back({what, which.id, application, which.host->address, std::string(reason), left});
 }
 
 inline void grant_ledger::note(ledger_act act, const ledger_host* host, const ledger_application* application,
@@ -280,7 +281,8 @@ inline void grant_ledger::host_told(const std::string& address, const host_condi
 }
 
 inline void grant_ledger::host_takes_back(const std::string& address, std::uint64_t grant,
-                                          std::string_view reason, ledger_time now) {
+                                          std::string_view reason, std::chrono::milliseconds left,
+                                          ledger_time now) {
   now_ = now;
   auto found = grants_.find(grant);
   if (found == grants_.end() || found->second.holder == nullptr) return; // over already, or about to be
@@ -289,7 +291,7 @@ inline void grant_ledger::host_takes_back(const std::string& address, std::uint6
          "it takes back a grant that another host has");
     return;
   }
-  take_from_holder(found->second, ledger_act::revoked, reason);
+  take_from_holder(found->second, ledger_act::revoked, reason, left);
   settle();
 }
 
@@ -374,7 +376,7 @@ inline void grant_ledger::asked(const application_ask& said, ledger_time now) {
 inline void grant_ledger::claim(ledger_application& by, const held_grant& said) {
   auto refuse = [&](const char* reason) {
     note(ledger_act::refused, nullptr, &by, said.grant, 0, 0, reason);
-    orders_.push_back({ledger_order::kind::revoked, said.grant, by.id, said.address, reason});
+    orders_.push_back({ledger_order::kind::revoked, said.grant, by.id, said.address, reason, {}});
   };
   auto known = grants_.find(said.grant);
   if (known != grants_.end()) {
@@ -393,7 +395,8 @@ inline void grant_ledger::claim(ledger_application& by, const held_grant& said) 
   note(ledger_act::held_before, &host, &by, said.grant);
 }
 
-inline void grant_ledger::gave_back(std::uint64_t application, std::uint64_t grant, ledger_time now) {
+inline void grant_ledger::gave_back(std::uint64_t application, std::uint64_t grant, ledger_time now,
+                                    std::string_view unusable) {
   now_ = now;
   auto by = applications_.find(application);
   auto found = grants_.find(grant);
@@ -403,7 +406,12 @@ inline void grant_ledger::gave_back(std::uint64_t application, std::uint64_t gra
     note(ledger_act::refused, nullptr, &by->second, grant, 0, 0, "it gives back what it does not have");
     return;
   }
-  end(found->second, ledger_act::given_back, "given back");
+  ledger_host& host = *found->second.host;
+  end(found->second, ledger_act::given_back, unusable.empty() ? "given back" : unusable);
+  if (!unusable.empty()) { // or it would be the next that the application gets
+    host.idle_since = now;
+    place(host);
+  }
   settle();
 }
 
@@ -605,8 +613,8 @@ inline bool grant_ledger::take_one() {
   if (robber == nullptr) return false;
   const std::string reason = "fair share: " + robber->name + " has " + std::to_string(robber->coming());
   note(ledger_act::taken, which->host, robbed, which->id, robbed->held(), robber->coming(), robber->name);
-  order(ledger_order::kind::revoked, *which, robbed->id, reason);
-  order(ledger_order::kind::ended, *which, robbed->id, reason);
+  order(ledger_order::kind::revoked, *which, robbed->id, reason, limits_.notice);
+  order(ledger_order::kind::ended, *which, robbed->id, reason, limits_.notice);
   alone_.set(*robbed, after(limits_.alone, *robbed));
   detach(*which);
   which->promised = robber;

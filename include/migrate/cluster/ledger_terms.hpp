@@ -60,16 +60,16 @@ struct ledger_order {
   std::uint64_t application;
   std::string address; // of the host's agent
   std::string reason;
+  std::chrono::milliseconds left{0}; // until it is taken
 };
 
 struct ledger_limits {
-  std::chrono::milliseconds stale{180'000}; // a host that has told nothing for so long is granted to nobody
-  std::chrono::milliseconds alone{30'000};  // whoever fair share has taken from is left alone for so long
-  std::chrono::milliseconds away{10'000};   // an agent that is gone for so long has lost its grants
-  std::chrono::milliseconds unclaimed{
-      30'000}; // a grant that an agent has for an application that does not come
-  std::chrono::milliseconds patience{
-      60'000}; // who waits with nothing for so long is served before all others
+  std::chrono::milliseconds stale{180'000};    // a host that is silent for so long is granted to nobody
+  std::chrono::milliseconds alone{30'000};     // whoever fair share took from is left alone for so long
+  std::chrono::milliseconds notice{3'000};     // that a holder gets before a grant is taken from it
+  std::chrono::milliseconds patience{60'000};  // who waits with nothing for so long goes before all
+  std::chrono::milliseconds away{10'000};      // an agent that is gone for so long has lost its grants
+  std::chrono::milliseconds unclaimed{30'000}; // an agent has a grant, and nobody comes who says it is his
   std::size_t events = 1024;
   unsigned slots = 4096;   // most of one host
   unsigned looked_at = 64; // grants of one application among which fair share looks for one to take

@@ -58,17 +58,20 @@ struct HostMessage {
     # Database to agent.
     reserved @9 :Reservation;
     ended @10 :GrantReason;
-    # The agent ends what runs for the grant, and says grantEnded.
+    # The agent ends what runs for the grant, and says grantEnded. It also says it to the application that launched
+    # something, when nothing of it is left.
 
     # Application to database.
     ask @11 :HostAsk;
-    giveBack @12 :GrantNumber;
+    giveBack @12 :GiveBack;
 
     # Database to application.
     granted @13 :HostGrant;
     revoked @14 :GrantReason;
+    # Also from an agent to the database: it takes the grant back, and says grantEnded when nothing is left.
 
-    # Application to agent. The grant is over when this channel closes.
+    # Application to agent. The grant is over when this channel closes. It may come before the reservation, which takes
+    # another way.
     launch @15 :Launch;
     launched @16 :Launched;
 
@@ -87,6 +90,12 @@ struct HostMessage {
 
 struct GrantNumber {
   grant @0 :UInt64;
+}
+
+struct GiveBack {
+  grant @0 :UInt64;
+  unusable @1 :Text;
+  # Why the application could not use the host; empty: it could.
 }
 
 struct GrantReason {
@@ -135,6 +144,8 @@ struct Reservation {
   user @3 :UInt32;
   userName @4 :Text;
   secret @5 :Data;
+  longRunning @6 :Bool;
+  # Short tasks may share its slot.
 }
 
 struct HostAsk {
@@ -149,6 +160,8 @@ struct HostAsk {
   longRunning @4 :Bool;
   # It lets short tasks in.
   held @5 :List(HeldGrant);
+  back @6 :Bool;
+  # It has connected again, and `held` is all that it has.
 }
 
 struct HostGrant {
