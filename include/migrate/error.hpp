@@ -43,6 +43,7 @@ enum class errc {
   cancelled,            // the operation was given up
   task_exited,          // the joined task called exit()
   region_occupied,      // a copy of the task (see fork) has the same addresses on that node
+  not_permitted,        // the caller may not do that to the task
 };
 
 inline const std::error_category& error_category() noexcept;
@@ -105,6 +106,7 @@ public:
     case errc::message_too_large: return "message too large";
     case errc::task_failed: return "task failed";
     case errc::region_occupied: return "region occupied by a copy";
+    case errc::not_permitted: return "not permitted";
     case errc::cancelled: return "cancelled";
     case errc::task_exited: return "task exited";
     }

@@ -4,6 +4,7 @@
 #include "../support/random.hpp"
 
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdlib>
 #include <string>
@@ -250,42 +251,84 @@ TEST_CASE("values and exceptions come back wherever the task and its joiner are"
 
 TEST_CASE("each of two moves at once is made or refused by name") {
   std::uint64_t seed = new_seed("two moves");
-  auto [done, refused, wrong, moves] = migrate_test::run([seed] {
-    random_choices random(seed);
-    int made = 0, in_progress = 0, other = 0;
-    auto task = spawn([] {
-      mailbox<bool> stop;
-      while (!stop.receive_for(1us)) this_task::yield();
-      return this_task::moves();
+  // Asked for by itself, its parent, and two threads of who runs its home.
+  auto wanders = [](std::uint64_t from) {
+    random_choices random(from);
+    while (this_task::moves() < 60) {
+      std::error_code asked_already;
+      if (random.one_in(5)) this_task::migrate_to(random.node(), asked_already);
+      this_task::sleep_for(1us);
+    }
+  };
+  auto parent = spawn([=] {
+    auto task = spawn(wanders, seed);
+    mailbox<task_id> ask;
+    send(ask.receive(), task.id());
+    random_choices random(seed + 1);
+    while (!task.wait_for(1us)) {
+      std::error_code asked_already;
+      task.migrate_to(random.node(), asked_already);
+    }
+    task.join();
+  });
+  task_id moved = migrate_test::run([id = parent.id()] {
+    send(id, this_task::id());
+    return mailbox<task_id>().receive();
+  });
+  std::vector<std::thread> owners;
+  std::array<std::error_code, 2> wrong{};
+  for (std::size_t i = 0; i < wrong.size(); ++i)
+    owners.emplace_back([&, i] {
+      random_choices random(seed + 2 + i);
+      for (std::error_code code; code != errc::no_such_task;) {
+        migrate_task(moved, random.node(), code);
+        if (code && code != errc::move_in_progress && code != errc::no_such_task) wrong[i] = code;
+      }
     });
-    // A handle belongs to one task; what it does to a task can be asked by anybody who has the id.
-    for (int round = 0; round < 100; ++round) {
-      task_id id = task.id();
-      auto ask = [id](node_id target) {
-        migrate::task<std::uint64_t> alias(id);
-        std::error_code code;
-        alias.migrate_to(target, code);
-        new migrate::task<std::uint64_t>(std::move(alias)); // its end would detach the task
-        return code.value();
-      };
-      auto first = spawn({.on = random.node()}, ask, random.node());
-      auto second = spawn({.on = random.node()}, ask, random.node());
-      for (int code : {first.join(), second.join()}) {
-        if (code == 0)
-          ++made;
-        else if (code == static_cast<int>(errc::move_in_progress))
-          ++in_progress;
-        else
-          other = code;
+  for (std::thread& each : owners) each.join();
+  parent.join();
+  CHECK(wrong[0] == std::error_code());
+  CHECK(wrong[1] == std::error_code());
+}
+
+TEST_CASE("only a task itself, its parent and who runs its home may move it") {
+  auto seen = migrate_test::run([] {
+    std::vector<int> wrong;
+    auto task = spawn([] { mailbox<bool>().receive(); });
+    for (bool away : {false, true}) {
+      std::size_t step = 0;
+      for (node_id from : nodes()) { // a sibling, wherever it and the task are
+        if (away) task.migrate_to(other_than(this_task::home(), step++));
+        node_id before = task.where();
+        int code = spawn({.on = from}, [id = task.id(), before] {
+                     return code_of([&] { migrate_task(id, other_than(before)); });
+                   }).join();
+        bool was_there = torture() && code == 0; // a move to where it is does nothing
+        if (code != value(errc::not_permitted) && !was_there) wrong.push_back(code);
+        if (!torture() && task.where() != before) wrong.push_back(-1);
       }
     }
+    // Its child, too, is somebody else.
+    auto parent = spawn([] {
+      node_id there = other_than(this_task::node());
+      return spawn([id = this_task::id(), there] { return code_of([&] { migrate_task(id, there); }); }).join();
+    });
+    if (int code = parent.join(); code != value(errc::not_permitted) && !torture()) wrong.push_back(code);
     send(task.id(), true);
-    return std::tuple(made, in_progress, other, task.join());
+    task.join();
+    return wrong;
   });
-  CHECK(wrong == 0);
-  CHECK(done >= 100);
-  CHECK(done + refused == 200);
-  CHECK(moves > 30);
+  CHECK(seen == std::vector<int>{});
+  if (torture()) return;
+  // Who runs the home: this thread may, where no task runs.
+  auto task = spawn([] {
+    mailbox<bool>().receive();
+    return number(this_task::node());
+  });
+  CHECK(code_of([&] { migrate_task(task.id(), node_id(2)); }) == 0);
+  migrate_test::run([id = task.id()] { send(id, true); });
+  CHECK(task.join() == 2);
+  CHECK(code_of([&] { migrate_task(task.id(), node_id(2)); }) == value(errc::no_such_task));
 }
 
 TEST_CASE("a task may end while a move is asked of it") {
@@ -332,17 +375,14 @@ TEST_CASE("a pinned task stays and goes when it is free") {
       return std::tuple(own_code, stayed, this_task::node() != start);
     });
     mailbox<bool>().receive();
-    auto mover = spawn([id = task.id()] {
-      migrate::task<> alias(id);
-      std::error_code code;
-      alias.migrate_to(other_than(this_task::node()), code);
-      new migrate::task<>(std::move(alias));
+    auto releases = spawn([id = task.id()] {
+      this_task::sleep_for(5ms);
+      send(id, true);
     });
-    this_task::sleep_for(5ms);
-    send(task.id(), true);
-    auto seen = task.join();
-    mover.join();
-    return seen;
+    std::error_code code;
+    task.migrate_to(other_than(this_task::node()), code);
+    releases.join();
+    return task.join();
   });
   CHECK(own == value(errc::not_movable));
   CHECK(before);

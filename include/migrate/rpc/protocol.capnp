@@ -223,6 +223,8 @@ struct Move {
   call @0 :UInt64;
   task @1 :UInt64;
   target @2 :UInt16;
+  by @3 :UInt64;
+  # The task that asks for it; 0: none, but the node that does.
 }
 
 struct Pages {

@@ -192,6 +192,22 @@ auto spawn(F&& function, A&&... arguments) {
 // Throws migrate::error when home cannot give out an id and a region, region_exhausted when the copies
 // do not fit, and whatever the copying throws. In a task the child's home is the caller's home.
 
+inline void migrate_task(task_id task, node_id target, std::error_code& code) {
+  detail::safe_point();
+  code = task ? detail::node_services().move(task, target).code : make_error_code(errc::no_such_task);
+}
+
+inline void migrate_task(task_id task, node_id target) {
+  detail::safe_point();
+  if (!task) throw error(errc::no_such_task, "migrate_task: the id is no task's");
+  detail::failure failed = detail::node_services().move(task, target);
+  if (failed.code) throw error(failed.code, failed.what);
+}
+// Has the task moved at its next safe point and returns when it runs on the target. When it cannot be moved it goes on
+// where it was. errc::no_such_task when it ended first, errc::move_in_progress when another move is under way,
+// errc::not_permitted when the caller is not the task itself, its parent, or a thread of its home node that runs no
+// task.
+
 template <class R> class [[nodiscard]] task {
 public:
   task() noexcept = default;
@@ -237,18 +253,9 @@ public:
   }
   // The node it is on by home's record; no_node when it has ended.
 
-  void migrate_to(node_id target) {
-    detail::safe_point();
-    detail::failure failed = detail::node_services().move(held("migrate_to"), target);
-    if (failed.code) throw error(failed.code, failed.what);
-  }
-  void migrate_to(node_id target, std::error_code& code) {
-    detail::safe_point();
-    code = id_ ? detail::node_services().move(id_, target).code : make_error_code(errc::no_such_task);
-  }
-  // Has the task moved at its next safe point and returns when it runs on the target. When it cannot be
-  // moved it goes on where it was. errc::no_such_task when it ended first, errc::move_in_progress when
-  // another move is under way.
+  void migrate_to(node_id target) { migrate_task(held("migrate_to"), target); }
+  void migrate_to(node_id target, std::error_code& code) { migrate_task(id_, target, code); }
+  // As migrate_task().
 
 private:
   task_id held(const char* what) const {

@@ -54,8 +54,8 @@ public:
   explicit transfer_engine(parts with) : with_(with) {}
 
   bool order(resident& task, task_id id, node_id target, move_asker asker, failure& refused, task_id copy = {});
-  // Has the task moved at its next safe point. `refused` says why not, if at once. False: it has left this
-  // node, or ended. With `copy`, it stays and that copy of it goes; the answer comes when the copy runs.
+  // Has the task moved at its next safe point. `refused` says why not, if at once: only the task itself, its parent and
+  // who runs its home may ask for it. False: it has left this node, or ended. With `copy`, it stays and that copy of it goes; the answer comes when the copy runs.
 
   void serve(resident& task) noexcept;
   // On a worker's loop, with the task frozen.
@@ -85,6 +85,7 @@ public:
   move_recorder& recorder() noexcept { return recorder_; }
 
 private:
+  static bool may_move(const resident& task, const move_asker& asker) noexcept;
   void depart(resident& task);
   void offer_copy(resident& task);
   void take_back_copies(node_id target);

@@ -96,7 +96,7 @@ inline forked fork_me() {
     {
       called sent = call_here([&](std::uint64_t call) {
         failure busy;
-        this_engine->order(*current_task(), me, target, {this_home->here(), call}, busy, copy);
+        this_engine->order(*current_task(), me, target, {this_home->here(), call, me}, busy, copy);
         ordered = !busy.code;
         if (!ordered) this_calling.calls->complete(call, answer{errc::move_in_progress, "", 0, 0, {}});
       });

@@ -18,6 +18,7 @@ namespace migrate::detail {
 struct move_asker {
   node_id node = no_node; // none: the task itself
   std::uint64_t call = 0;
+  task_id by{}; // none: no task, but who runs that node
 };
 
 enum class move_phase : std::uint8_t {

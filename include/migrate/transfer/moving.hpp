@@ -50,6 +50,7 @@ inline failure move_me(node_id target) {
 }
 
 inline failure move(task_id id, node_id target) {
+  task_id by = current_task() != nullptr ? current_task()->id : task_id{};
   for (;;) {
     if (resident* me = current_task(); me != nullptr && me->id == id) return move_me(target);
     failure why;
@@ -63,7 +64,7 @@ inline failure move(task_id id, node_id target) {
       asked = call_here([&](std::uint64_t call) {
         failure refused;
         resident* task = this_home->find_here(id);
-        if (task == nullptr || !this_engine->order(*task, id, target, {this_home->here(), call}, refused))
+        if (task == nullptr || !this_engine->order(*task, id, target, {this_home->here(), call, by}, refused))
           this_calling.calls->complete(call, answer{errc::ok, "", 1, 0, {}});
         else if (refused.code)
           this_calling.calls->complete(call, answer{static_cast<errc>(refused.code.value()), refused.what, 0, 0, {}});
@@ -74,6 +75,7 @@ inline failure move(task_id id, node_id target) {
         request.setCall(call);
         request.setTask(id.bits());
         request.setTarget(number(target));
+        request.setBy(by.bits());
       });
     }
     if (asked->how == waited::moved) continue;

@@ -5,6 +5,12 @@
 
 namespace migrate::detail {
 
+inline bool transfer_engine::may_move(const resident& task, const move_asker& asker) noexcept {
+  // With the task's lock held, and its memory here.
+  if (asker.node == no_node) return true;
+  return asker.by ? asker.by == task.id || asker.by == task.control->parent : asker.node == task.id.home();
+}
+
 inline bool transfer_engine::order(resident& task, task_id id, node_id target, move_asker asker, failure& refused,
                                    task_id copy) {
   {
@@ -13,6 +19,13 @@ inline bool transfer_engine::order(resident& task, task_id id, node_id target, m
     if (task.move != nullptr) {
       refused = {make_error_code(errc::move_in_progress), "task " + to_string(task.id) + " is being moved to node " +
                                                               to_string(task.move->target) + " already"};
+      return true;
+    }
+    if (!may_move(task, asker)) {
+      refused = {make_error_code(errc::not_permitted),
+                 "moving task " + to_string(task.id) + " to node " + to_string(target) + " was asked for by " +
+                     (asker.by ? "task " + to_string(asker.by) : "node " + to_string(asker.node)) +
+                     ", but only the task itself, its parent and who runs its home may"};
       return true;
     }
     task.move = new move_order;
@@ -38,12 +51,13 @@ inline void transfer_engine::on_move(node_id asker, protocol::Move::Reader messa
   task_id id(message.getTask());
   failure refused;
   resident* task = with_.home.find_here(id);
-  if (task == nullptr || !order(*task, id, node_id(message.getTarget()), {asker, message.getCall()}, refused)) {
+  move_asker by{asker, message.getCall(), task_id(message.getBy())};
+  if (task == nullptr || !order(*task, id, node_id(message.getTarget()), by, refused)) {
     // `first`: not here; the asker looks for it again.
     send_answer(with_.network, asker, message.getCall(), answer{errc::ok, "", 1, 0, {}});
     return;
   }
-  if (refused.code) answer_asker({asker, message.getCall()}, refused);
+  if (refused.code) answer_asker(by, refused);
 }
 
 inline void transfer_engine::serve(resident& task) noexcept {
