@@ -452,9 +452,17 @@ inline void home_office::record_end(task_id task, std::uint64_t epoch, outcome&&
   std::unique_ptr<outcome> kept;
   if (how.kind != outcome_kind::none) kept = std::make_unique<outcome>(std::move(how));
   end_waiter waiter;
+  auto is_over = [&] { return !home_records::holds(*record, task) || record->ended || record->epoch > epoch; };
   {
     held guard(record->lock);
-    if (!home_records::holds(*record, task) || record->ended || record->epoch > epoch) return;
+    if (is_over()) return;
+    is_process = record->is_process && !record->detached;
+  }
+  // Who joins it finds it gone from its group; who waits for it finds no task any more.
+  if (is_process && born) processes_.ended(task, status, used);
+  {
+    held guard(record->lock);
+    if (is_over()) return;
     {
       held pool(pool_lock_);
       if (touched_end == nullptr && may_hold != no_node)
