@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <migrate/mailbox.hpp>
+#include <migrate/process.hpp>
 
 #include "../support/cluster.hpp"
 #include "../support/random.hpp"
@@ -118,6 +119,71 @@ TEST_CASE("A signal and the end of its receiver meet in one way or the other") {
     return std::vector<int>{ended + killed, other};
   }, seed);
   CHECK(seen == std::vector<int>{250, 0});
+}
+
+TEST_CASE("A task that is moved and killed at the same time ends once, and of other signals it gets each once") {
+  std::uint64_t seed = migrate_test::new_seed("kill and move");
+  std::uint64_t moves_before = migrate_test::statistics().moves;
+  auto wrong = run([](std::uint64_t with) {
+    random_choices random(with);
+    auto move_about = [&](task_id child, std::size_t times) -> std::string {
+      while (times > 0) {
+        std::error_code code;
+        migrate_task(child, random.node(), code);
+        if (code == errc::move_in_progress) continue; // to where it begins
+        if (code && code != errc::no_such_task) return "moving: " + code.message();
+        --times;
+      }
+      return "";
+    };
+    for (int round = 0; round < 300; ++round) {
+      task_id child = start_child(spawn_options{.on = random.node()}, [] {
+        for (;;) this_task::yield();
+      });
+      auto killer = spawn(spawn_options{.on = random.node()}, [child](std::size_t patience) {
+        for (; patience > 0; --patience) this_task::yield();
+        send_signal(child, SIGKILL);
+      }, random.below(8));
+      if (auto said = move_about(child, random.below(6)); !said.empty()) return said;
+      killer.join();
+      child_status end = wait_child(child);
+      if (!end.killed() || end.signal() != SIGKILL) return "status " + std::to_string(end.status());
+      std::error_code code;
+      wait_child(child, {}, code);
+      if (code != std::errc::no_child_process) return std::string("it ended twice");
+      migrate_task(child, random.node(), code);
+      if (code != errc::no_such_task) return std::string("it moves on");
+    }
+    for (int round = 0; round < 10; ++round) {
+      constexpr int signals = 60;
+      task_id child = start_child(spawn_options{.on = random.node()}, [](task_id parent) {
+        int counted = 0;
+        bool last = false;
+        on_signal(SIGRTMIN, [&](const signal_info&) { ++counted; });
+        on_signal(SIGTERM, [&](const signal_info&) { last = true; });
+        send(parent, 1);
+        while (!last || counted < signals) this_task::yield();
+        return counted;
+      }, this_task::id());
+      mailbox<int>().receive();
+      auto sender = spawn(spawn_options{.on = random.node()}, [child] {
+        for (int i = 0; i < signals; ++i) {
+          send_signal(child, SIGRTMIN);
+          this_task::yield();
+        }
+        send_signal(child, SIGTERM);
+      });
+      if (auto said = move_about(child, 40); !said.empty()) return said;
+      sender.join();
+      if (int counted = wait_child(child).exit_code(); counted != signals)
+        return std::to_string(counted) + " signals of " + std::to_string(signals);
+    }
+    return std::string();
+  }, seed);
+  CHECK(wrong == "");
+  std::uint64_t moves = migrate_test::statistics().moves - moves_before;
+  std::fprintf(stderr, "kill and move: %llu moves\n", static_cast<unsigned long long>(moves));
+  CHECK(moves >= 400);
 }
 
 TEST_CASE("A group's signal reaches each member once while all move") {
