@@ -30,14 +30,18 @@ struct clock {
   // a second ago, and 1 ms for each second since. Zero at home; duration::max() when home was never heard of here.
 
   static time_point now_exactly() {
-    detail::safe_point();
-    if (detail::current_task() == nullptr) return now();
     detail::failure failed;
-    std::int64_t time = detail::read_exactly(detail::home_clock::wall, failed);
+    time_point time = ask(failed);
     if (failed.code) throw error(failed.code, failed.what);
-    return time_point(duration(time));
+    return time;
   }
-  // Asks home, as Sprite did. Throws migrate::error (errc::home_unreachable).
+  static time_point now_exactly(std::error_code& code) {
+    detail::failure failed;
+    time_point time = ask(failed);
+    code = failed.code;
+    return time;
+  }
+  // Asks home, as Sprite did. errc::home_unreachable when it does not answer.
 
   static bool exact(bool always) {
     detail::self();
@@ -52,6 +56,13 @@ struct clock {
   }
   static time_point from_sys(std::chrono::sys_time<duration> time) noexcept {
     return time_point(time.time_since_epoch());
+  }
+
+private:
+  static time_point ask(detail::failure& failed) {
+    detail::safe_point();
+    if (detail::current_task() == nullptr) return now();
+    return time_point(duration(detail::read_exactly(detail::home_clock::wall, failed)));
   }
 };
 // Meets the standard's requirements of a TrivialClock.

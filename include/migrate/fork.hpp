@@ -14,6 +14,13 @@ inline task_id fork() {
   if (made.why.code) throw error(made.why.code, made.why.what);
   return made.copy;
 }
+inline task_id fork(std::error_code& code) {
+  detail::self();
+  detail::safe_point();
+  detail::forked made = detail::node_services().fork_me();
+  code = made.why.code; // in the copy's own memory as well
+  return made.copy;
+}
 // Returns the child's id in the caller, and an invalid id (false in a condition) in the child: a copy of the caller's
 // memory at the same addresses, which from here on changes on its own. Since two tasks cannot lie at the same addresses
 // in one process, the child begins on another node, one that has no task of the family there; when all have, the node

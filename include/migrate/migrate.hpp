@@ -4,9 +4,13 @@
 #include <migrate/clock.hpp>
 #include <migrate/directory.hpp>
 #include <migrate/environment.hpp>
+#include <migrate/file.hpp>
+#include <migrate/filesystem.hpp>
+#include <migrate/fork.hpp>
 #include <migrate/group.hpp>
 #include <migrate/identity.hpp>
 #include <migrate/mailbox.hpp>
+#include <migrate/mapping.hpp>
 #include <migrate/memory.hpp>
 #include <migrate/node.hpp>
 #include <migrate/process.hpp>

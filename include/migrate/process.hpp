@@ -96,11 +96,19 @@ struct family_place {
   task_id group, session, parent;
 };
 
-inline family_place place_of(task_id task, const char* what) {
+inline family_place place_of(task_id task, std::error_code& code) {
+  self();
   safe_point();
   family_place found;
-  if (int reason = the_processes->where_is(task, found.group, found.session, found.parent); reason != 0)
-    throw_errno(reason, what);
+  int reason = the_processes->where_is(task, found.group, found.session, found.parent);
+  code = {reason, std::generic_category()};
+  return reason == 0 ? found : family_place{};
+}
+
+inline family_place place_of(task_id task, const char* what) {
+  std::error_code code;
+  family_place found = place_of(task, code);
+  if (code) throw_errno(code.value(), what);
   return found;
 }
 
@@ -136,6 +144,12 @@ inline std::optional<child_status> wait_child(wait_options options, std::error_c
 inline std::optional<child_status> wait_child(task_id child, wait_options options, std::error_code& code) {
   return detail::wait_or_throw(detail::only(child), detail::to_waitid(options), &code);
 }
+inline std::optional<child_status> wait_group(task_id group, wait_options options, std::error_code& code) {
+  return detail::wait_or_throw(detail::in_group(group), detail::to_waitid(options), &code);
+}
+inline std::optional<child_status> try_wait_group(task_id group, wait_options options, std::error_code& code) {
+  return detail::wait_or_throw(detail::in_group(group), detail::to_waitid(options) | WNOHANG, &code);
+}
 inline std::optional<child_status> try_wait_child(wait_options options, std::error_code& code) {
   return detail::wait_or_throw({}, detail::to_waitid(options) | WNOHANG, &code);
 }
@@ -144,13 +158,20 @@ inline std::optional<child_status> try_wait_child(task_id child, wait_options op
 }
 
 inline task_id group_of(task_id task) { return detail::place_of(task, "group_of").group; }
+inline task_id group_of(task_id task, std::error_code& code) { return detail::place_of(task, code).group; }
 inline task_id session_of(task_id task) { return detail::place_of(task, "session_of").session; }
+inline task_id session_of(task_id task, std::error_code& code) { return detail::place_of(task, code).session; }
 // A group's or session's id is that of the task that began it. ESRCH when there is no such task; zombies count.
 
-inline void set_group(task_id task, task_id group) {
+inline void set_group(task_id task, task_id group, std::error_code& code) {
   detail::self();
   detail::safe_point();
-  if (int reason = detail::the_processes->set_group(task, group); reason != 0) detail::throw_errno(reason, "set_group");
+  code = {detail::the_processes->set_group(task, group), std::generic_category()};
+}
+inline void set_group(task_id task, task_id group) {
+  std::error_code code;
+  set_group(task, group, code);
+  if (code) detail::throw_errno(code.value(), "set_group");
 }
 // Puts the calling task or a child of its session into a group of that session, or into a new one of its own when
 // group == task. setpgid(2) has the errors.
@@ -162,11 +183,17 @@ inline task_id parent() { return detail::place_of(id(), "parent").parent; }
 inline task_id process_group() { return group_of(id()); }
 inline task_id session() { return session_of(id()); }
 
-inline task_id begin_session() {
+inline task_id begin_session(std::error_code& code) {
   detail::self();
   detail::safe_point();
-  if (int reason = detail::the_processes->set_session(); reason != 0) detail::throw_errno(reason, "begin_session");
-  return id();
+  code = {detail::the_processes->set_session(), std::generic_category()};
+  return code ? task_id{} : id();
+}
+inline task_id begin_session() {
+  std::error_code code;
+  task_id made = begin_session(code);
+  if (code) detail::throw_errno(code.value(), "begin_session");
+  return made;
 }
 // A new session and group of its own. EPERM when it leads a group already.
 

@@ -220,22 +220,31 @@ inline void wait_for_handler(signal_set blocked) {
 }
 // With only these signals blocked, until a handler has run, as sigsuspend(2).
 
-inline void set_foreground_group(task_id group) {
+inline void set_foreground_group(task_id group, std::error_code& code) {
   detail::self();
   detail::safe_point();
-  if (int failed = detail::the_signals->set_foreground_group(group); failed != 0)
-    throw error({failed, std::generic_category()}, "set_foreground_group: task group " + to_string(group));
+  code = {detail::the_signals->set_foreground_group(group), std::generic_category()};
+}
+inline void set_foreground_group(task_id group) {
+  std::error_code code;
+  set_foreground_group(group, code);
+  if (code) throw error(code, "set_foreground_group: task group " + to_string(group) + ": " + code.message());
 }
 // Has the signals that reach the home node's process from outside go to that group of the caller's session, wherever
 // its members are: Ctrl-C at the terminal, SIGTERM, SIGWINCH and so on, if the node runs with --migrate-signals. As
 // tcsetpgrp(3).
 
-inline task_id foreground_group() {
+inline task_id foreground_group(std::error_code& code) {
   detail::self();
   detail::safe_point();
   task_id group;
-  if (int failed = detail::the_signals->foreground_group(group); failed != 0)
-    throw error({failed, std::generic_category()}, "foreground_group");
+  code = {detail::the_signals->foreground_group(group), std::generic_category()};
+  return group;
+}
+inline task_id foreground_group() {
+  std::error_code code;
+  task_id group = foreground_group(code);
+  if (code) throw error(code, "foreground_group: " + code.message());
   return group;
 }
 // None: no group is in the foreground.

@@ -27,12 +27,18 @@ inline task_usage usage() {
 
 inline int priority() { return detail::my_surroundings().nice; }
 
-inline int priority(int wanted) {
+inline int priority(int wanted, std::error_code& code) {
   auto& mine = detail::my_surroundings();
   wanted = std::clamp(wanted, -20, 19);
-  if (wanted < mine.nice && mine.identity.effective_user != 0)
-    throw std::system_error(EACCES, std::generic_category(), "priority: only root's tasks may raise it");
-  return std::exchange(mine.nice, wanted);
+  bool refused = wanted < mine.nice && mine.identity.effective_user != 0;
+  code = {refused ? EACCES : 0, std::generic_category()};
+  return refused ? mine.nice : std::exchange(mine.nice, wanted);
+}
+inline int priority(int wanted) {
+  std::error_code code;
+  int before = priority(wanted, code);
+  if (code) throw std::system_error(code, "priority: only root's tasks may raise it");
+  return before;
 }
 // From -20, the most urgent, to 19. Carried along and inherited as nice(2) has it; the scheduler treats all tasks
 // alike. Returns what it was before.

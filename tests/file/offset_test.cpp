@@ -29,7 +29,7 @@ text append_records(int fd, std::uint32_t me, std::uint32_t records, random_choi
 
 text many_write(const text& path, int flags, std::uint64_t seed) {
   random_choices random(seed);
-  constexpr std::uint32_t writers = 4, records = 200;
+  constexpr std::uint32_t writers = 4, records = 400;
   int fd = px::open(path.c_str(), O_CREAT | O_RDWR | flags, 0600);
   EXPECT(fd >= 0);
   EXPECT(px::write(fd, "head", 4) == 4);
@@ -57,7 +57,7 @@ text many_write(const text& path, int flags, std::uint64_t seed) {
 
 text many_read(const text& path, std::uint64_t seed) {
   random_choices random(seed);
-  constexpr std::uint32_t readers = 4, numbers = 800;
+  constexpr std::uint32_t readers = 4, numbers = 1200;
   {
     file out(path, O_CREAT | O_WRONLY);
     for (std::uint32_t i = 0; i < numbers; ++i) out.write(std::as_bytes(std::span(&i, 1)));
@@ -132,6 +132,9 @@ int all_of_it() {
                                return seek_together(path);
                              },
                              where.path.string() + "/t"));
+  std::uint64_t moves = migrate_test::statistics().moves;
+  std::fprintf(stderr, "offset: %llu moves\n", static_cast<unsigned long long>(moves));
+  if (moves < 500) wrong += "too few moves";
   std::printf("%s\n", wrong.c_str());
   return wrong.empty() ? 0 : 1;
 }

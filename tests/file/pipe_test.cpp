@@ -6,7 +6,10 @@
 
 #include <limits.h>
 
-#include <migrate/posix/poll.hpp>
+#include <migrate/mailbox.hpp>
+#include <migrate/posix/select.hpp>
+#include <migrate/posix/socket.hpp>
+#include <migrate/posix/stat.hpp>
 #include <migrate/process.hpp>
 #include <migrate/signal.hpp>
 
@@ -196,6 +199,120 @@ TEST_CASE("poll ends its task's wait when another task writes, wherever the two 
   });
 }
 
+TEST_CASE("a handler ends a wait for a pipe with EINTR, or the wait goes on with SA_RESTART") {
+  each_way([](const text&) -> text {
+    int ends[2];
+    EXPECT(px::pipe(ends) == 0);
+    be_moved();
+    int handled = 0;
+    char byte = 0;
+    for (bool restart : {false, true}) {
+      on_signal(SIGUSR1, [&](const signal_info&) { ++handled; }, {.restart = restart});
+      auto disturbs = spawn([fd = ends[1], to = this_task::id(), restart] {
+        for (bool heard = false; !heard && !restart; heard = mailbox<bool>().receive_for(std::chrono::milliseconds(5)).has_value())
+          send_signal(to, SIGUSR1); // until it has come in the middle of the wait
+        if (!restart) return;
+        send_signal(to, SIGUSR1);
+        this_task::sleep_for(std::chrono::milliseconds(5));
+        px::write(fd, "x", 1);
+      });
+      ssize_t got = px::read(ends[0], &byte, 1);
+      int reason = errno;
+      if (restart) {
+        EXPECT(got == 1 && byte == 'x');
+      } else {
+        EXPECT(got == -1 && reason == EINTR);
+        EXPECT(handled > 0); // before the call returned
+        send(disturbs.id(), true);
+      }
+      disturbs.join();
+    }
+    return "";
+  });
+}
+
+TEST_CASE("select and pselect say what poll says, and pselect's mask is that of its wait") {
+  each_way([](const text&) -> text {
+    int ends[2];
+    EXPECT(px::pipe(ends) == 0);
+    be_moved();
+    fd_set in, out;
+    auto set = [&] {
+      FD_ZERO(&in);
+      FD_ZERO(&out);
+      FD_SET(ends[0], &in);
+      FD_SET(ends[1], &out);
+      return std::max(ends[0], ends[1]) + 1;
+    };
+    timeval soon{0, 20'000};
+    EXPECT(px::select(set(), &in, &out, nullptr, nullptr) == 1 && !FD_ISSET(ends[0], &in) && FD_ISSET(ends[1], &out));
+    EXPECT(px::select(set(), &in, nullptr, nullptr, &soon) == 0 && !FD_ISSET(ends[0], &in));
+    EXPECT(px::write(ends[1], "x", 1) == 1);
+    be_moved();
+    EXPECT(px::select(set(), &in, &out, nullptr, &soon) == 2);
+    char byte = 0;
+    EXPECT(px::read(ends[0], &byte, 1) == 1);
+    bool handled = false;
+    on_signal(SIGUSR1, [&](const signal_info&) { handled = true; });
+    signal_block held({SIGUSR1});
+    raise_signal(SIGUSR1);
+    EXPECT(px::select(set(), &in, nullptr, nullptr, &soon) == 0 && !handled);
+    sigset_t none;
+    sigemptyset(&none);
+    be_moved();
+    EXPECT(px::pselect(set(), &in, nullptr, nullptr, nullptr, &none) == -1 && errno == EINTR);
+    EXPECT(handled && blocked_signals().contains(SIGUSR1));
+    px::close(ends[0]);
+    EXPECT(px::select(set(), &in, nullptr, nullptr, &soon) == -1 && errno == EBADF);
+    return "";
+  });
+}
+
+TEST_CASE("a pair of sockets carries bytes both ways while its ends move, to the end of each") {
+  each_way([](const text&) -> text {
+    int ends[2];
+    EXPECT(px::socketpair(AF_INET, SOCK_STREAM, 0, ends) == -1 && errno == EOPNOTSUPP);
+    EXPECT(px::socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == -1 && errno == EPROTONOSUPPORT);
+    EXPECT(px::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    struct ::stat status;
+    EXPECT(px::fstat(ends[0], &status) == 0 && S_ISSOCK(status.st_mode));
+    auto echo = spawn([=]() -> text {
+      px::close(ends[0]);
+      char bytes[64];
+      for (ssize_t got; (got = px::read(ends[1], bytes, sizeof bytes)) > 0;) {
+        be_moved();
+        EXPECT(px::write(ends[1], bytes, static_cast<std::size_t>(got)) == got);
+      }
+      return "";
+    });
+    px::close(ends[1]);
+    for (int i = 0; i < 20; ++i) {
+      text line = "line " + std::to_string(i);
+      EXPECT(px::write(ends[0], line.data(), line.size()) == static_cast<ssize_t>(line.size()));
+      if (i % 5 == 0) be_moved();
+      pollfd what{ends[0], POLLIN | POLLOUT, 0};
+      EXPECT(px::poll(&what, 1, 30'000) == 1 && (what.revents & POLLOUT) != 0);
+      text back;
+      for (char byte; back.size() < line.size() && px::read(ends[0], &byte, 1) == 1;) back += byte;
+      EXPECT(back == line);
+    }
+    px::close(ends[0]);
+    text wrong = echo.join();
+    EXPECT(wrong == "");
+    file_pair both = make_socket_pair();
+    be_moved();
+    both.one.write("there");
+    both.one.close();
+    be_moved();
+    EXPECT(all_of(both.other.descriptor()) == "there");
+    ignore_signal(SIGPIPE);
+    std::error_code code;
+    both.other.write("back", code);
+    EXPECT(code == std::errc::broken_pipe);
+    return "";
+  });
+}
+
 TEST_CASE("writes of up to PIPE_BUF bytes stay together") {
   std::uint64_t seed = new_seed("atomic");
   text wrong = migrate_test::run(
@@ -237,8 +354,12 @@ TEST_CASE("writes of up to PIPE_BUF bytes stay together") {
 
 TEST_CASE("a pipe's bytes are neither lost nor doubled nor reordered while both ends move at random") {
   std::uint64_t seed = new_seed("stream");
-  text wrong = migrate_test::run([](std::uint64_t from) { return stream(2'000'000, 9'000, 4, from); }, seed);
+  std::uint64_t moves_before = migrate_test::statistics().moves;
+  text wrong = migrate_test::run([](std::uint64_t from) { return stream(6'000'000, 9'000, 3, from); }, seed);
   CHECK(wrong == "");
+  std::uint64_t moves = migrate_test::statistics().moves - moves_before;
+  std::fprintf(stderr, "stream: %llu moves\n", static_cast<unsigned long long>(moves));
+  CHECK(moves >= 300);
 }
 
 TEST_CASE("end of file comes when the last writer's node is killed") {

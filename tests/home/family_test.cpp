@@ -325,6 +325,30 @@ TEST_CASE("usage that a child had is its parent's children's when it is waited f
   });
 }
 
+TEST_CASE("what is refused is told by an error code as well") {
+  at_home_and_away([](notes& log, auto go) {
+    std::error_code code;
+    task_id nobody(this_task::home(), 4'000'000, 7);
+    log.expect(!group_of(nobody, code) && code == std::errc::no_such_process, "group_of");
+    log.expect(!session_of(nobody, code) && code == std::errc::no_such_process, "session_of");
+    set_group(nobody, nobody, code);
+    log.expect(code == std::errc::no_such_process, "set_group");
+    go();
+    set_group(this_task::id(), this_task::id(), code);
+    log.expect(!code && group_of(this_task::id(), code) == this_task::id() && !code, "a group of its own");
+    log.expect(!this_task::begin_session(code) && code == std::errc::operation_not_permitted, "begin_session");
+    log.expect(!wait_group(this_task::id(), {}, code) && code == std::errc::no_child_process, "wait_group");
+    task_id child = start_child([] {
+      std::error_code none;
+      return this_task::begin_session(none) == this_task::id() && !none ? 3 : 4;
+    });
+    go();
+    auto ended = wait_child(child, {}, code);
+    log.expect(!code && ended && ended->exit_code() == 3, "its child's session");
+    log.expect(!try_wait_group(this_task::id(), {}, code) && code == std::errc::no_child_process, "try_wait_group");
+  });
+}
+
 TEST_CASE("a thread that runs no task has no family") {
   CHECK(posix::getpid() == -1);
   CHECK(errno == ENOSYS);

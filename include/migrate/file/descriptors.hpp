@@ -88,9 +88,9 @@ inline int drop(file_table& mine, open_file& file) noexcept {
   last->position = file.position;
   mine.files.pop_back();
   if (file.kind == open_kind::locks) --mine.lock_files;
-  if (file.kind == open_kind::pipe) the_files->forget(file.kernel);
+  if (file.kind == open_kind::pipe || file.kind == open_kind::foreign) the_files->forget(file.kernel);
   if (file.shared.key) the_files->holders_change(file.shared, false);
-  if (file.kind == open_kind::home_pipe) the_files->leave_pipe(file.end);
+  file.each_end([](pipe_end& each) { the_files->leave_pipe(each); });
   int failed = file.kernel >= 0 && ::close(file.kernel) != 0 ? -errno : 0;
   delete &file;
   return failed;
@@ -171,10 +171,10 @@ inline void give_to_child(open_file& file, file_table& mine, task_id parent, tas
     if (off_t at = ::lseek(file.kernel, 0, SEEK_CUR); at >= 0)
       file.shared = {{parent.bits(), ++mine.sharings}, the_files->sharing, at};
   if (file.shared.key) the_files->holders_change(file.shared, true);
-  if (file.kind == open_kind::home_pipe) {
-    ++file.end.given;
-    the_files->give_pipe(file.end, parent, child);
-  }
+  file.each_end([&](pipe_end& each) {
+    ++each.given;
+    the_files->give_pipe(each, parent, child);
+  });
 }
 
 inline void inherit(control_block& parent, control_block& child) {
@@ -201,6 +201,7 @@ inline void inherit(control_block& parent, control_block& child) {
         give_to_child(*slot.file, *from, parent.id, child.id);
         copy->shared = slot.file->shared;
         copy->end = {slot.file->end.key, slot.file->end.writes, 0};
+        copy->other = {slot.file->other.key, slot.file->other.writes, 0};
         copy->locked = slot.file->locked; // by flock(), which the child has part in; record locks it has none of
       }
       made->slots.resize(fd + 1);
@@ -220,7 +221,7 @@ inline void ending() noexcept {
   if (mine == nullptr) return;
   for (open_file* each : mine->files) {
     if (each->shared.key) the_files->holders_change(each->shared, false);
-    if (each->kind == open_kind::home_pipe) the_files->leave_pipe(each->end);
+    each->each_end([](pipe_end& end) { the_files->leave_pipe(end); });
   }
 }
 

@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -40,15 +41,26 @@ inline long wait_until_ready(int kernel, std::uint32_t events) {
   // 0: look again, perhaps on another node.
   if (signal_waits()) return interrupted() ? -EINTR : 0;
   the_files->wake_when(kernel, events);
-  park();
-  safe_point();
+  park(); // no safe point after it: a handler that ran there would not end the call
   return 0;
+}
+
+template <class Call> long unless_interrupted(Call&& call) {
+  // call() again after a signal that wants the call to go on.
+  for (;;) {
+    long done = call();
+    if (done != -EINTR || interrupted()) return done;
+  }
 }
 
 inline bool is_stream(const open_file* file) noexcept { return file != nullptr && file->kind == open_kind::stream; }
 
 inline bool is_home_pipe(const open_file* file) noexcept {
   return file != nullptr && file->kind == open_kind::home_pipe;
+}
+
+inline bool may_wait(const open_file& file) noexcept {
+  return (file.kind == open_kind::pipe || file.kind == open_kind::foreign) && (file.flags & O_NONBLOCK) == 0;
 }
 
 template <class Call> long when_ready(int fd, std::uint32_t events, Call&& call) {
@@ -58,23 +70,30 @@ template <class Call> long when_ready(int fd, std::uint32_t events, Call&& call)
     if (file == nullptr) return -EBADF;
     if (is_stream(file) || is_home_pipe(file)) return -ESPIPE;
     long done = result(call(*file));
-    if (done != -EAGAIN || file->kind != open_kind::pipe || (file->flags & O_NONBLOCK) != 0) return done;
+    if (done != -EAGAIN || !may_wait(*file)) return done;
     if (long failed = wait_until_ready(file->kernel, events); failed < 0) return failed;
   }
 }
 
 inline long read_home_pipe(const open_file& file, void* into, std::size_t bytes) {
   if (file.end.writes) return -EBADF;
-  return bytes == 0 ? 0 : the_files->read_pipe(file.end, next_request(), (file.flags & O_NONBLOCK) == 0, into, bytes);
+  if (bytes == 0) return 0;
+  pipe_end from = file.end;
+  bool wait = (file.flags & O_NONBLOCK) == 0;
+  return unless_interrupted([&] { return the_files->read_pipe(from, next_request(), wait, into, bytes); });
 }
 
 inline long write_home_pipe(int fd, const void* from, std::size_t bytes) {
   std::size_t done = 0;
   while (done < bytes) {
     open_file* file = descriptors::find(fd);
-    if (file == nullptr || !file->end.writes) return -EBADF;
+    if (file == nullptr) return -EBADF;
+    pipe_end to = file->other.key ? file->other : file->end;
+    if (!to.writes) return -EBADF;
     bool wait = (file->flags & O_NONBLOCK) == 0;
-    long wrote = the_files->write_pipe(file->end, next_request(), wait, static_cast<const char*>(from) + done, bytes - done);
+    const char* rest = static_cast<const char*>(from) + done;
+    long wrote = unless_interrupted(
+        [&] { return the_files->write_pipe(to, next_request(), wait, rest, bytes - done); });
     if (wrote < 0) return done > 0 ? static_cast<long>(done) : wrote;
     done += static_cast<std::size_t>(wrote);
     if (!wait) break;
@@ -124,7 +143,8 @@ inline long read(int fd, void* into, std::size_t bytes) {
   open_file* from = descriptors::find(fd);
   if (is_shared(from)) return shared_read(fd, into, bytes);
   if (is_home_pipe(from)) return read_home_pipe(*from, into, bytes);
-  if (is_stream(from)) return from->stream == 0 ? stream_read(into, bytes) : -EBADF;
+  if (is_stream(from)) 
+    return from->stream == 0 ? unless_interrupted([&] { return stream_read(into, bytes); }) : -EBADF;
   return when_ready(fd, EPOLLIN, [&](open_file& file) { return ::read(file.kernel, into, bytes); });
 }
 
@@ -168,8 +188,7 @@ inline long write_silently(int fd, const void* from, std::size_t bytes) {
     });
     if (wrote < 0) return done > 0 ? static_cast<long>(done) : wrote;
     done += static_cast<std::size_t>(wrote);
-    if (done == bytes || file->kind != open_kind::pipe || (file->flags & O_NONBLOCK) != 0)
-      return static_cast<long>(done);
+    if (done == bytes || !may_wait(*file)) return static_cast<long>(done);
   }
 }
 
@@ -222,7 +241,7 @@ inline long fstat(int fd, struct stat* into) {
   safe_point();
   if (is_home_pipe(descriptors::find(fd))) {
     *into = {};
-    into->st_mode = S_IFIFO | 0600;
+    into->st_mode = (descriptors::find(fd)->other.key ? S_IFSOCK : S_IFIFO) | 0600;
     into->st_blksize = PIPE_BUF;
     into->st_nlink = 1;
     return 0;
@@ -232,6 +251,9 @@ inline long fstat(int fd, struct stat* into) {
 inline long fchmod(int fd, mode_t mode) {
   return with_file(fd, [&](int kernel) { return ::fchmod(kernel, mode); });
 }
+inline long fchown(int fd, uid_t user, gid_t group) {
+  return with_file(fd, [&](int kernel) { return ::fchown(kernel, user, group); });
+}
 inline long futimens(int fd, const timespec* times) {
   return with_file(fd, [&](int kernel) { return ::futimens(kernel, times); });
 }
@@ -240,6 +262,7 @@ inline long isatty(int fd) {
   safe_point();
   open_file* file = descriptors::find(fd);
   if (file == nullptr) return -EBADF;
+  if (is_stream(file)) return (my_surroundings().terminals >> file->stream & 1u) != 0 ? 1 : -ENOTTY; // home's
   return file->kernel >= 0 && ::isatty(file->kernel) == 1 ? 1 : -ENOTTY;
 }
 
@@ -260,13 +283,13 @@ inline long dup3(int fd, int onto, int flags) {
 }
 
 inline long get_flags(const open_file& file) {
-  if (file.kind == open_kind::pipe || file.kernel < 0) return file.flags;
+  if (file.kind != open_kind::file) return file.flags; // the kernel's O_NONBLOCK is the library's
   return result(::fcntl(file.kernel, F_GETFL));
 }
 
 inline long set_flags(open_file& file, int flags) {
   constexpr int changeable = O_APPEND | O_NONBLOCK | O_NOATIME;
-  if (file.kind != open_kind::pipe && file.kernel >= 0)
+  if (file.kind == open_kind::file)
     if (::fcntl(file.kernel, F_SETFL, flags) != 0) return -last_error();
   file.flags = (file.flags & ~changeable) | (flags & changeable);
   return 0;
@@ -285,7 +308,6 @@ template <class Try> long retry_until_locked(Try&& attempt) {
     if (interrupted()) return -EINTR;
     park_until(task_now() + pause);
     pause = std::min(pause * 2, std::chrono::microseconds(10'000));
-    safe_point();
   }
 }
 
@@ -401,9 +423,37 @@ inline long pipe(int ends[2], int flags) {
   return 0;
 }
 
+inline long socket_pair(int ends[2], int flags) {
+  // As two pipes between machines, or a pair of the kernel's.
+  safe_point();
+  bool at_home = the_files->pipes_at_home;
+  int kernel[2] = {-1, -1};
+  if (!at_home && ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, kernel) != 0)
+    return -last_error();
+  open_kind kind = at_home ? open_kind::home_pipe : open_kind::pipe;
+  std::uint64_t me = self().id.bits();
+  shared_key there{me, at_home ? ++descriptors::table().sharings : 0};
+  shared_key back{me, at_home ? ++descriptors::table().sharings : 0};
+  long made[2] = {-1, -1};
+  for (int i = 0; i < 2; ++i) {
+    made[i] = descriptors::open_as(kind, kernel[i], O_RDWR | flags, "one of a pair of sockets");
+    if (made[i] < 0) {
+      if (i == 1) descriptors::close(static_cast<int>(made[0]));
+      else if (kernel[1] >= 0) ::close(kernel[1]);
+      return made[i];
+    }
+    open_file& file = *descriptors::find(static_cast<int>(made[i]));
+    file.end = {i == 0 ? there : back, false, 0};
+    if (at_home) file.other = {i == 0 ? back : there, true, 0};
+    ends[i] = static_cast<int>(made[i]);
+  }
+  return 0;
+}
+
 inline long adopt(int kernel, const char* name) {
   safe_point();
-  return descriptors::open_as(open_kind::foreign, kernel, O_RDWR, name);
+  int flags = ::fcntl(kernel, F_GETFL);
+  return flags < 0 ? -last_error() : descriptors::open_as(open_kind::foreign, kernel, flags, name);
 }
 
 } // namespace migrate::detail::files

@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdio>
 #include <string>
+#include <vector>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -57,9 +59,23 @@ inline long mkfifo(const char* path, mode_t mode) {
     return ::mkfifo(at, mode);
   });
 }
+inline long mknod(const char* path, mode_t mode) {
+  // What belongs to one machine would be another thing on the next.
+  if ((mode & S_IFMT) != S_IFREG && (mode & S_IFMT) != S_IFIFO && (mode & S_IFMT) != 0) return -ENOTSUP;
+  return with_path(path, [&](const char* at) {
+    creation_mask taken_away;
+    return ::mknod(at, mode, 0);
+  });
+}
 inline long rmdir(const char* path) { return with_path(path, ::rmdir); }
 inline long chmod(const char* path, mode_t mode) {
   return with_path(path, [&](const char* at) { return ::chmod(at, mode); });
+}
+inline long chown(const char* path, uid_t user, gid_t group) {
+  return with_path(path, [&](const char* at) { return ::chown(at, user, group); });
+}
+inline long lchown(const char* path, uid_t user, gid_t group) {
+  return with_path(path, [&](const char* at) { return ::lchown(at, user, group); });
 }
 inline long truncate(const char* path, off_t size) {
   return with_path(path, [&](const char* at) { return ::truncate(at, size); });
@@ -67,5 +83,21 @@ inline long truncate(const char* path, off_t size) {
 inline long utimens(const char* path, const timespec* times, int flags) {
   return with_path(path, [&](const char* at) { return ::utimensat(AT_FDCWD, at, times, flags); });
 }
+
+[[gnu::noinline]] inline long list_here(const char* path, std::vector<dirent>& into) {
+  DIR* open = ::opendir(path);
+  if (open == nullptr) return -last_error();
+  into.clear();
+  errno = 0;
+  for (dirent* each; (each = ::readdir(open)) != nullptr;) into.push_back(*each);
+  long failed = errno != 0 ? -errno : 0;
+  ::closedir(open);
+  return failed;
+}
+inline long list(const char* path, std::vector<dirent>& into) {
+  safe_point();
+  return list_here(path, into);
+}
+// Of an absolute path; all at once, as an open directory cannot move.
 
 } // namespace migrate::detail::files

@@ -6,12 +6,15 @@
 #include <chrono>
 #include <climits>
 #include <cstddef>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include <poll.h>
 #include <sys/epoll.h>
 
 #include <migrate/file/file_calls.hpp>
+#include <migrate/home/signal_delivery.hpp>
 
 namespace migrate::detail::files {
 
@@ -23,11 +26,14 @@ inline long poll_once(pollfd* all, std::size_t count, bool& far) {
     open_file* file = all[i].fd < 0 ? nullptr : descriptors::find(all[i].fd);
     all[i].revents = file == nullptr && all[i].fd >= 0 ? POLLNVAL : 0;
     if (is_home_pipe(file)) {
-      pipe_state now;
-      if (long failed = the_files->look_at_pipe(file->end, now); failed < 0) return failed;
-      int seen = file->end.writes ? (now.no_reader ? POLLERR : 0) | (now.room >= PIPE_BUF ? POLLOUT : 0)
-                                  : (now.no_writer ? POLLHUP : 0) | (now.waiting > 0 ? POLLIN : 0);
-      all[i].revents = static_cast<short>(seen & (all[i].events | POLLERR | POLLHUP));
+      for (pipe_end end : {file->end, file->other}) { // the task may move meanwhile
+        if (!end.key) continue;
+        pipe_state now;
+        if (long failed = the_files->look_at_pipe(end, now); failed < 0) return failed;
+        int seen = end.writes ? (now.no_reader ? POLLERR : 0) | (now.room >= PIPE_BUF ? POLLOUT : 0)
+                              : (now.no_writer ? POLLHUP : 0) | (now.waiting > 0 ? POLLIN : 0);
+        all[i].revents = static_cast<short>(all[i].revents | (seen & (all[i].events | POLLERR | POLLHUP)));
+      }
       far = true;
     }
     if (is_stream(file)) all[i].revents = all[i].events & (POLLIN | POLLOUT);
@@ -44,33 +50,42 @@ inline long poll_once(pollfd* all, std::size_t count, bool& far) {
   return ready;
 }
 
-inline long poll(pollfd* all, std::size_t count, int milliseconds) {
-  safe_point();
+inline long poll(pollfd* all, std::size_t count, std::optional<std::chrono::nanoseconds> limit) {
   if (count > descriptors::most) return -EINVAL;
-  steady_point deadline = task_now() + std::chrono::milliseconds(milliseconds < 0 ? 0 : milliseconds);
+  steady_point deadline = task_now() + limit.value_or(std::chrono::nanoseconds(0));
   for (bool in_time = true;;) {
     bool far = false;
     long ready = poll_once(all, count, far);
-    if (ready != 0 || milliseconds == 0 || !in_time) return ready;
-    if (signal_waits()) return -EINTR;
+    if (ready != 0 || (limit && limit->count() == 0) || !in_time) return ready;
+    if (the_services->take_signals() != after_signals::none) return -EINTR;
     for (std::size_t i = 0; i < count; ++i) {
       open_file* file = all[i].fd < 0 ? nullptr : descriptors::find(all[i].fd);
       std::uint32_t events = ((all[i].events & POLLIN) != 0 ? EPOLLIN : 0u) | ((all[i].events & POLLOUT) != 0 ? EPOLLOUT : 0u);
-      if (file != nullptr && file->kind == open_kind::pipe) the_files->wake_when(file->kernel, events);
+      if (file != nullptr && (file->kind == open_kind::pipe || file->kind == open_kind::foreign))
+        the_files->wake_when(file->kernel, events);
     }
     if (far) { // homes are asked again
       steady_point soon = task_now() + std::chrono::milliseconds(2);
-      if (milliseconds >= 0) soon = std::min(soon, deadline);
+      if (limit) soon = std::min(soon, deadline);
       while (park_until(soon) && !signal_waits()) {} // an answer that had come already ends a park at once
-      in_time = milliseconds < 0 || task_now() < deadline;
-    } else if (milliseconds < 0) {
+      in_time = !limit || task_now() < deadline;
+    } else if (!limit) {
       park();
     } else {
       in_time = park_until(deadline);
     }
-    safe_point();
   }
 }
-// A wait begun on one node ends in time on another.
+// After a safe point. A wait begun on one node ends in time on another; a signal that has a handler runs it and ends the
+// wait. No limit: it has none.
+
+inline long poll_with_mask(pollfd* all, std::size_t count, std::optional<std::chrono::nanoseconds> limit,
+                           signal_bits mask) {
+  signal_bits before = std::exchange(own_signals().mask, mask & ~never_blocked);
+  long ready = poll(all, count, limit);
+  own_signals().mask = before;
+  the_services->take_signals();
+  return ready;
+}
 
 } // namespace migrate::detail::files

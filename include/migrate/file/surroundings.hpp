@@ -38,11 +38,12 @@ struct home_surroundings {
   std::vector<std::string> arguments;
   identity_of_home identity;
   system_names names;
+  unsigned terminals = 0; // a bit for each of the standard streams
 
   static home_surroundings of_this_process(std::vector<std::string> arguments);
   // Not from a task. Throws std::system_error.
   auto migrate_fields() {
-    return std::tie(directory, mask, nice, environment, arguments, identity, names);
+    return std::tie(directory, mask, nice, environment, arguments, identity, names, terminals);
   }
 };
 // What a task has that inherits from no other task: its home's, as they were when the home node started.
@@ -159,10 +160,11 @@ struct surroundings {
   std::vector<std::string> arguments;
   identity_of_home identity;
   system_names names;
+  unsigned terminals;
 
   explicit surroundings(const home_surroundings& home)
       : directory(home.directory), mask(home.mask), nice(home.nice), environment(home.environment),
-        arguments(home.arguments), identity(home.identity), names(home.names) {}
+        arguments(home.arguments), identity(home.identity), names(home.names), terminals(home.terminals) {}
 
   static void inherit(control_block& parent, control_block& child) {
     if (parent.process.around != nullptr) child.process.around = new surroundings(*parent.process.around);

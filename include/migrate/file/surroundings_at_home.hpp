@@ -39,6 +39,7 @@ inline home_surroundings home_surroundings::of_this_process(std::vector<std::str
   utsname names{};
   ::uname(&names);
   made.names = {names.sysname, names.nodename, names.release, names.version, names.machine};
+  for (int stream = 0; stream < 3; ++stream) made.terminals |= static_cast<unsigned>(::isatty(stream) == 1) << stream;
   return made;
 }
 

@@ -5,7 +5,7 @@
 #include <system_error>
 
 #include <migrate/error.hpp>
-#include <migrate/posix/error_number.hpp>
+#include <migrate/posix/errno.hpp>
 
 namespace migrate::posix::detail {
 

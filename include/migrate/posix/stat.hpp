@@ -29,6 +29,11 @@ inline int mkdir(const char* path, mode_t mode) {
 inline int mkfifo(const char* path, mode_t mode) {
   return detail::posix_call([&] { return migrate::detail::files::mkfifo(path, mode); });
 }
+inline int mknod(const char* path, mode_t mode, dev_t) {
+  return detail::posix_call([&] { return migrate::detail::files::mknod(path, mode); });
+}
+// Regular files and fifos; ENOTSUP for devices and sockets, which belong to one machine.
+
 inline int futimens(int fd, const timespec times[2]) {
   return detail::posix_call([&] { return migrate::detail::files::futimens(fd, times); });
 }

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include <migrate/posix/error_number.hpp>
+#include <migrate/posix/errno.hpp>
 
 namespace migrate::posix {
 

@@ -77,6 +77,15 @@ inline int unlink(const char* path) {
 inline int rmdir(const char* path) {
   return detail::posix_call([&] { return calls::rmdir(path); });
 }
+inline int chown(const char* path, uid_t user, gid_t group) {
+  return detail::posix_call([&] { return calls::chown(path, user, group); });
+}
+inline int lchown(const char* path, uid_t user, gid_t group) {
+  return detail::posix_call([&] { return calls::lchown(path, user, group); });
+}
+inline int fchown(int fd, uid_t user, gid_t group) {
+  return detail::posix_call([&] { return calls::fchown(fd, user, group); });
+}
 inline int truncate(const char* path, off_t size) {
   return detail::posix_call([&] { return calls::truncate(path, size); });
 }

@@ -207,7 +207,7 @@ inline void restore_copy(resident& child, byte_reader& in) {
   file_table* table = table_of(child);
   if (table != nullptr)
     for (open_file* each : table->files) {
-      each->end.given = 0;
+      each->each_end([](pipe_end& end) { end.given = 0; });
       if (each->kind != open_kind::locks) continue;
       each->kernel = -1;
       each->inode = 0;
