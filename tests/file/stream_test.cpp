@@ -18,6 +18,8 @@
 
 #include <migrate/mailbox.hpp>
 #include <migrate/nodes.hpp>
+#include <migrate/posix/poll.hpp>
+#include <migrate/posix/unistd_files.hpp>
 
 using migrate::node_id;
 using migrate::this_task::migrate_to;
@@ -176,6 +178,25 @@ const scenario_entry moved_while_reading{"moved while reading", [] {
   return 0;
 }};
 
+const scenario_entry polled{"polled", [] {
+  run([] {
+    migrate::spawn({.on = node_id(2)}, [] {
+      pollfd input{0, POLLIN, 0};
+      int before = migrate::posix::poll(&input, 1, 20);
+      migrate::print("before %d, terminal %d\n", before, migrate::posix::isatty(0));
+      for (int expected = 0; expected < 2; ++expected) {
+        migrate::this_task::migrate_to(node_id(static_cast<std::uint16_t>(3 - expected)));
+        char byte = 0;
+        std::string line;
+        if (migrate::posix::poll(&input, 1, 30'000) != 1 || input.revents != POLLIN) line = "not ready: ";
+        while (migrate::posix::read(0, &byte, 1) == 1 && byte != '\n') line += byte;
+        migrate::print("said %s\n", line.c_str());
+      }
+    }).join();
+  });
+  return 0;
+}};
+
 struct started {
   // A scenario, under torture when this test is.
   explicit started(const char* name)
@@ -262,6 +283,16 @@ TEST_CASE("a task that is moved while it waits for input gets it") {
   CHECK(test.process.line() == "something");
   test.process.close_input();
   CHECK(test.all_lines().empty());
+}
+
+TEST_CASE("poll and isatty say of standard input what it is at home") {
+  started test("polled");
+  CHECK(test.process.line() == "before 0, terminal 0");
+  test.process.say("one");
+  CHECK(test.process.line() == "said one");
+  test.process.close_input();
+  CHECK(test.process.line() == "said ");
+  CHECK(test.process.wait(std::chrono::seconds(20)) == 0);
 }
 
 TEST_CASE("only a task has streams") { CHECK_THROWS_AS(migrate::cout(), migrate::error); }

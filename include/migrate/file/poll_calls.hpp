@@ -19,7 +19,7 @@
 namespace migrate::detail::files {
 
 inline long poll_once(pollfd* all, std::size_t count, bool& far) {
-  // What poll(2) says without waiting. `far`: there is a pipe among them that cannot wake the task.
+  // What poll(2) says without waiting. `far`: there is one among them that cannot wake the task.
   std::vector<pollfd> kernel(count);
   long ready = 0;
   for (std::size_t i = 0; i < count; ++i) {
@@ -36,7 +36,12 @@ inline long poll_once(pollfd* all, std::size_t count, bool& far) {
       }
       far = true;
     }
-    if (is_stream(file)) all[i].revents = all[i].events & (POLLIN | POLLOUT);
+    if (is_stream(file)) {
+      bool input = file->stream == 0;
+      int seen = input ? ((all[i].events & POLLIN) != 0 && stream_has_input() ? POLLIN : 0) : all[i].events & POLLOUT;
+      all[i].revents = static_cast<short>(seen);
+      far |= input;
+    }
   }
   for (std::size_t i = 0; i < count; ++i) { // after the last wait: the kernel's numbers are this node's
     open_file* file = all[i].fd < 0 ? nullptr : descriptors::find(all[i].fd);

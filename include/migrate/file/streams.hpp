@@ -24,6 +24,9 @@ struct stream_services {
   std::int64_t (*read)(std::uint64_t number, std::size_t bytes, std::string& into);
   // By the running task's home, once for each number of a task; they wait. What write(2) and read(2) return there, or a
   // negative errno.
+  bool (*input_waits)(std::uint64_t number);
+  // Whether a read would return at once. Waits for home. The number of the last request for input if that has no answer
+  // yet, or zero.
 };
 inline constinit const stream_services* the_streams = nullptr;
 
@@ -149,6 +152,12 @@ inline std::int64_t stream_read(void* into, std::size_t bytes) {
   std::size_t given = mine.rest.copy(static_cast<char*>(into), bytes);
   mine.rest.erase(0, given);
   return static_cast<std::int64_t>(given);
+}
+
+inline bool stream_has_input() {
+  // Asks home unless there is something here.
+  stream_state& mine = my_streams();
+  return !mine.rest.empty() || the_streams->input_waits(mine.unanswered ? mine.asked : 0);
 }
 
 } // namespace migrate::detail

@@ -25,7 +25,7 @@
 
 namespace migrate::detail {
 
-enum class stream_request : std::uint8_t { write, read };
+enum class stream_request : std::uint8_t { write, read, look };
 
 class home_streams {
 public:
@@ -49,6 +49,7 @@ public:
 
   void write(const request& asked, int stream, std::uint64_t number, std::string text);
   void read(const request& asked, std::uint64_t number, std::size_t bytes);
+  bool input_waits(task_id task, std::uint64_t number);
 
   static void on_request(const request& asked, byte_reader& in);
 
@@ -241,6 +242,14 @@ inline void home_streams::read(const request& asked, std::uint64_t number, std::
   reply(asked, std::move(known));
 }
 
+inline bool home_streams::input_waits(task_id task, std::uint64_t number) {
+  std::lock_guard guard(lock_);
+  task_streams& its = of(task);
+  if (number != 0 && its.asked == number) return !its.reading; // it has been answered, or will be
+  pollfd input{0, POLLIN, 0};
+  return !unclaimed_.empty() || ::poll(&input, 1, 0) == 1;
+}
+
 inline void home_streams::read_waiting() {
   std::unique_lock guard(lock_);
   for (;;) {
@@ -296,8 +305,12 @@ inline void home_streams::on_request(const request& asked, byte_reader& in) {
     std::string text(in.left(), 0);
     in.get(text.data(), text.size());
     this_streams->write(asked, stream, number, std::move(text));
-  } else {
+  } else if (what == stream_request::read) {
     this_streams->read(asked, number, in.get<std::uint32_t>());
+  } else {
+    answer made;
+    made.first = this_streams->input_waits(asked.task, number);
+    reply(asked, std::move(made));
   }
 }
 
@@ -334,7 +347,17 @@ inline std::int64_t read(std::uint64_t number, std::size_t bytes, std::string& i
   }
 }
 
-inline constexpr stream_services services{write, read};
+inline bool input_waits(std::uint64_t number) {
+  for (;;) {
+    called made = ask_home(self().id.home(), service::stream, [&](byte_writer& out) {
+      out.put(stream_request::look);
+      out.put(number);
+    });
+    if (made.how != waited::moved) return made.got.code != errc::ok || made.got.first != 0; // a read will say what is wrong
+  }
+}
+
+inline constexpr stream_services services{write, read, input_waits};
 
 } // namespace streams_at_home
 } // namespace migrate::detail
