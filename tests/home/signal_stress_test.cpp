@@ -25,7 +25,7 @@ namespace {
 
 constexpr int senders = 3;
 constexpr int receivers = 3;
-constexpr std::uint64_t signals_each = 600; // from each sender to each receiver
+constexpr std::uint64_t signals_each = 800; // from each sender to each receiver
 
 std::string receive_all(random_choices random) {
   // Every signal of every sender, once and in order; some by a handler and some by waiting. What is wrong, or nothing.
