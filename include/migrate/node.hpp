@@ -20,6 +20,7 @@
 #include <migrate/cluster/members.hpp>
 #include <migrate/cluster/options.hpp>
 #include <migrate/cluster/outside_signals.hpp>
+#include <migrate/cluster/own_store.hpp>
 #include <migrate/cluster/sleepers.hpp>
 #include <migrate/file/c_output.hpp>
 #include <migrate/file/descriptor_passing.hpp>
@@ -128,7 +129,7 @@ private:
   node_options options_;
   node_id id_ = no_node;
   id128 cluster_;
-  bool own_store_ = false;
+  std::optional<detail::own_store> own_store_;
   std::optional<store> images_;
   detail::departed_regions departed_;
   std::optional<detail::region_space> space_;

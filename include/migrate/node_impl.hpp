@@ -240,10 +240,7 @@ inline void node::stop_cluster() {
   detail::this_calling = {};
   detail::this_node = nullptr;
   if (options_.torture != 0) detail::attention.store(0);
-  if (own_store_ && images_) {
-    std::error_code ignored;
-    std::filesystem::remove_all(images_->path(), ignored);
-  }
+  own_store_.reset();
 }
 
 inline id128 node::random_id() {
@@ -278,14 +275,8 @@ inline void node::open_store() {
   if (path.empty()) {
     if (!options_.join.empty())
       throw error(errc::store_missing, "a node that joins a cluster needs its store: give --migrate-store");
-    std::error_code ignored;
-    std::string folder = std::filesystem::is_directory("/dev/shm", ignored)
-                             ? "/dev/shm"
-                             : std::filesystem::temp_directory_path(ignored).string();
-    path = folder + "/migrate-" + std::to_string(::getuid()) + "-" + std::to_string(::getpid());
-    std::filesystem::remove_all(path, ignored); // of a process of the same number that was killed
-    own_store_ = true;
-    options_.store = path;
+    own_store_.emplace();
+    options_.store = path = own_store_->path();
   }
   images_.emplace(store::open(path, how));
 }

@@ -13,6 +13,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -204,6 +205,27 @@ TEST_CASE("a node with another store is refused and told so") {
   CHECK(refused.status == 1);
   CHECK_THAT(refused.text, Catch::Contains("store"));
   CHECK(first.ask("nodes") == "1 2 ");
+}
+
+TEST_CASE("the store of a cluster that was killed goes with the next cluster's start, and that of one that lives stays") {
+  running_host living;
+  std::string killed;
+  {
+    running_host first;
+    killed = first.store;
+    ::kill(-first.process.id(), SIGKILL);
+    CHECK(first.process.wait(20s) == 128 + SIGKILL);
+  }
+  REQUIRE(fs::exists(killed));
+  running_host next;
+  CHECK(!fs::exists(killed));
+  CHECK(fs::exists(living.store));
+  CHECK(living.ask("visit 2") == "2");
+  for (running_host* each : {&living, &next}) {
+    each->process.say("");
+    CHECK(each->process.wait(20s) == 0);
+    CHECK(!fs::exists(each->store));
+  }
 }
 
 TEST_CASE("a node listens beyond this host only with credentials") {
