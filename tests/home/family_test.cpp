@@ -276,16 +276,18 @@ TEST_CASE("exit calls what atexit was given, the last first, and destroys nothin
         });
         if (how == 0) this_task::exit(40);
         if (how == 1) this_task::quick_exit(41);
+        if (how == 3) throw std::runtime_error("as by abort()");
         return 42;
       });
       go();
-      int code = wait_child(child).exit_code();
+      child_status end = wait_child(child);
+      int code = end.killed() ? -end.signal() : end.exit_code();
       std::string text;
       mailbox<char> letters;
       while (auto next = letters.try_receive()) text += *next;
       return text + std::to_string(code);
     };
-    for (auto& [how, wanted] : {std::pair(0, "23140"), std::pair(1, "41"), std::pair(2, "d23142")}) {
+    for (auto& [how, wanted] : {std::pair(0, "23140"), std::pair(1, "41"), std::pair(2, "d23142"), std::pair(3, "d-6")}) {
       std::string got = run(how);
       log.expect(got == wanted, got + ", not " + wanted);
     }

@@ -112,7 +112,7 @@ template <class F, class... A> struct closure {
     } catch (...) {
       store_exception(control);
     }
-    run_exit_handlers(control);
+    if (control.outcome == outcome_kind::value) run_exit_handlers(control);
     std::destroy_at(self);
     last_calls();
   }
@@ -137,7 +137,7 @@ template <class F, class... A> struct child_closure {
     } catch (...) {
       store_exception(control);
     }
-    run_exit_handlers(control);
+    if (control.outcome == outcome_kind::value) run_exit_handlers(control);
     std::destroy_at(self);
     last_calls();
   }
