@@ -4,6 +4,7 @@
 #include <migrate/signal.hpp>
 
 #include <cstdio>
+#include <cstdlib>
 
 #include <migrate/mailbox.hpp>
 #include <migrate/nodes.hpp>
@@ -25,16 +26,19 @@ int say(const char* line) {
 }
 
 const scenario_entry foreground{"foreground", [] {
-  bool heard = run([] {
-    auto child = spawn(spawn_options{.on = nodes().back()}, [](task_id parent) {
-      bool interrupted = false;
+  bool away = std::getenv("TASK_AWAY") != nullptr;
+  bool heard = run([away] {
+    auto child = spawn(spawn_options{.on = away ? nodes().back() : this_task::home()}, [away](task_id parent) {
+      bool interrupted = false, resized = false;
       posix::setpgid(0, 0);
-      signal_block hold(signal_set{SIGINT});
+      signal_block hold(signal_set{SIGINT, SIGWINCH});
       on_signal(SIGINT, [&](const signal_info&) { interrupted = true; });
+      on_signal(SIGWINCH, [&](const signal_info&) { resized = true; });
       posix::tcsetpgrp(0, posix::getpgrp());
       send(parent, posix::tcgetpgrp(0) == posix::getpgrp());
-      while (!interrupted) wait_for_handler({});
-      return interrupted && this_task::node() != this_task::home();
+      while (!interrupted || !resized) wait_for_handler({});
+      bool there = std::getenv("MIGRATE_TORTURE") != nullptr || (this_task::node() != this_task::home()) == away;
+      return there;
     }, this_task::id());
     mailbox<bool> in_front;
     say(in_front.receive() ? "ready" : "not in the foreground");
@@ -46,16 +50,24 @@ const scenario_entry foreground{"foreground", [] {
 }};
 
 environment with_signals(const char* scenario) {
-  return {{"MIGRATE_SCENARIO", scenario}, {"MIGRATE_SIGNALS", "1"}, {"MIGRATE_QUIET", "1"}};
+  environment made{{"MIGRATE_SCENARIO", scenario}, {"MIGRATE_SIGNALS", "1"}, {"MIGRATE_QUIET", "1"}};
+  if (const char* torture = std::getenv("MIGRATE_TORTURE")) made.emplace_back("MIGRATE_TORTURE", torture);
+  return made;
 }
 
 } // namespace
 
 TEST_CASE("An interrupt goes to the foreground group; without one it does what it does to any process") {
-  program started({own_path()}, with_signals("foreground"));
-  REQUIRE(started.line() == "ready");
-  ::kill(-started.id(), SIGINT); // as a terminal does: to all nodes' processes
-  CHECK(started.line() == "interrupted");
-  ::kill(started.id(), SIGTERM);
-  CHECK(started.wait(20s) == 128 + SIGTERM);
+  for (bool away : {false, true}) {
+    CAPTURE(away);
+    environment how = with_signals("foreground");
+    if (away) how.emplace_back("TASK_AWAY", "1");
+    program started({own_path()}, how);
+    REQUIRE(started.line() == "ready");
+    ::kill(started.id(), SIGWINCH);
+    ::kill(-started.id(), SIGINT); // as a terminal does: to all nodes' processes
+    CHECK(started.line() == "interrupted");
+    ::kill(started.id(), SIGTERM);
+    CHECK(started.wait(20s) == 128 + SIGTERM);
+  }
 }
