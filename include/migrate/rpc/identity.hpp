@@ -303,7 +303,10 @@ inline std::optional<std::string> first_difference(const identity& mine, const i
   if (mine.groups != theirs.groups) {
     auto text = [](const std::vector<gid_t>& groups) {
       std::string all;
-      for (gid_t each : groups) all += (all.empty() ? "" : ",") + std::to_string(each);
+      for (gid_t each : groups) {
+        if (!all.empty()) all += ',';
+        all += std::to_string(each);
+      }
       return all;
     };
     return differ("the list of the user's groups", text(mine.groups), text(theirs.groups),
