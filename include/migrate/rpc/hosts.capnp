@@ -176,7 +176,7 @@ struct Launch {
   grant @0 :UInt64;
   secret @1 :Data;
   executable @2 :Data;
-  # Its content address.
+  # Its content address as text, such as publish_executable (cluster/executable.hpp) gives for this program itself.
   path @3 :Text;
   # Where it may be found.
   store @4 :Text;

@@ -30,6 +30,7 @@ public:
 
   int get() const noexcept { return fd_; }
   explicit operator bool() const noexcept { return fd_ >= 0; }
+  int release() noexcept { return std::exchange(fd_, -1); }
 
   int close() noexcept {
     if (fd_ < 0) return 0;
