@@ -160,13 +160,7 @@ inline node::node(node_options options) : options_(std::move(options)) {
   store_id id = images_->id();
   with.self = identity::of_this_process({id.high, id.low});
   with.limits.silence = std::chrono::milliseconds(options_.keepalive_ms);
-  if (!options_.credentials.empty()) {
-    credentials files;
-    files.certificate = options_.credentials + "/node.crt";
-    files.key = options_.credentials + "/node.key";
-    files.authority = options_.credentials + "/authority.crt";
-    with.security = files;
-  }
+  if (!options_.credentials.empty()) with.security = credentials::in(options_.credentials);
   network_.emplace(loop_, std::move(with), static_cast<peer_listener&>(*this));
   detail::this_node = this;
   try {

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -317,6 +318,7 @@ TEST_CASE("a peer that is killed in the midst of a request") {
   REQUIRE(::pipe(ready) == 0);
   pid_t dying = ::fork();
   if (dying == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     server s(named("database"), {address});
     if (::write(ready[1], "r", 1) < 0) ::_exit(1);
     for (;;) ::pause();
@@ -558,6 +560,7 @@ TEST_CASE("another user of the host is not talked to") {
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
   pid_t stranger = ::fork();
   if (stranger == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::setgid(65534) != 0 || ::setuid(65534) != 0) ::_exit(1);
     server s(named("stranger"), {"127.0.0.1:0", theirs});
     std::string own = s.address();

@@ -62,6 +62,11 @@ public:
   std::vector<ledger_order> take_orders() { return std::exchange(orders_, {}); }
   // What the calls so far have led to, in order.
 
+  void note_refusal(const std::string& peer, std::string_view reason, ledger_time now) {
+    events_.add(now, ledger_act::refused, {}, peer, 0, 0, 0, reason);
+  }
+  // Of somebody who did not get as far as the ledger.
+
   const event_ring& events() const noexcept { return events_; }
   std::size_t hosts() const noexcept { return hosts_.size(); }
   std::size_t applications() const noexcept { return applications_.size(); }

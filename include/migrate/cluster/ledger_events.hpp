@@ -1,6 +1,7 @@
 // What the ledger of grants has done, and why.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -68,12 +69,15 @@ public:
 
   std::uint64_t count() const noexcept { return count_; }
   // Of all that ever were.
-
-  template <class F> void for_each(F&& function) const {
-    std::uint64_t first = count_ > events_.size() ? count_ - events_.size() : 0;
-    for (std::uint64_t i = first; i < count_; ++i) function(events_[i % events_.size()]);
+  std::size_t kept() const noexcept {
+    return static_cast<std::size_t>(std::min<std::uint64_t>(count_, events_.size()));
   }
-  // function(const ledger_event&), the oldest first.
+
+  template <class F> void for_each(F&& function, std::uint64_t after = 0) const {
+    for (std::uint64_t i = std::max(after, count_ - kept()); i < count_; ++i)
+      function(events_[i % events_.size()]);
+  }
+  // function(const ledger_event&) for those that are kept and are not among the first `after`, the oldest first.
 
 private:
   std::vector<ledger_event> events_;

@@ -26,6 +26,15 @@ struct credentials {
   std::string key;                   // file with its private key, PEM, readable by its owner only
   std::string authority;             // file with the certificate of the cluster's own authority, PEM
   std::string name = "migrate-node"; // in every node's certificate, as its common name and as a DNS name
+
+  static credentials in(const std::string& directory) {
+    credentials files;
+    files.certificate = directory + "/node.crt";
+    files.key = directory + "/node.key";
+    files.authority = directory + "/authority.crt";
+    return files;
+  }
+  // As migrate-credentials names them.
 };
 // Files that migrate-credentials makes. Only certificates signed by `authority` for `name` are trusted; the
 // system's trust store is not.
