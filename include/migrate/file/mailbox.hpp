@@ -83,7 +83,7 @@ errc send_value(task_id to, std::uint64_t key, const T& value, const steady_poin
   for (;;) {
     letter* got = the_mail->take_or_await(key);
     if (got != nullptr) return got;
-    this_scheduler->park(*this_worker());
+    scheduler::park(*this_worker());
     if (attention.load(std::memory_order_relaxed) != 0) [[unlikely]] {
       // A signal's handler may run here and wait for something else; the wait goes on after it.
       if (letter* came = the_mail->take(key)) return came;

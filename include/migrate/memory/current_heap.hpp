@@ -7,7 +7,8 @@ namespace migrate {
 
 namespace detail {
 
-inline constinit thread_local region_heap* current_heap_slot = nullptr;
+[[gnu::used]] inline constinit thread_local region_heap*
+    current_heap_slot asm("migrate_current_heap") = nullptr;
 
 [[gnu::noinline]] inline region_heap* current_heap() noexcept {
   region_heap* heap = current_heap_slot;

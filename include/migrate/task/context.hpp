@@ -5,6 +5,7 @@
 #include <clocale>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <locale.h>
 #include <utility>
 
@@ -34,6 +35,7 @@ namespace migrate::detail {
 struct exception_state {
   void* caught = nullptr;     // the innermost exception being handled
   unsigned int uncaught = 0;  // exceptions being thrown
+  unsigned int unused = 0;    // so that it is copied in one piece
 };
 
 struct thread_state {
@@ -41,11 +43,10 @@ struct thread_state {
   // threads and processes, so they are looked up once for each worker and never kept in a task.
   exception_state* exceptions;
   int* error;
-  region_heap** heap;
-  const locale_t* locale; // null where it is not known
+  const locale_t* locale; // null where it is not known: the worker then gives it one
 
   [[gnu::noinline]] static thread_state of_this_thread() noexcept {
-    return {reinterpret_cast<exception_state*>(__cxxabiv1::__cxa_get_globals()), &errno, &current_heap_slot, find_locale_slot()};
+    return {reinterpret_cast<exception_state*>(__cxxabiv1::__cxa_get_globals()), &errno, find_locale_slot()};
   }
 };
 
@@ -54,9 +55,8 @@ struct context {
   exception_state exceptions;
   region_heap* heap = nullptr;
   char* stack_pointer = nullptr; // at the switch away; what lies below is dead
-  locale_t locale = LC_GLOBAL_LOCALE;
-  std::uintptr_t stack_canary = processor::stack_canary();
-  std::uintptr_t pointer_guard = processor::pointer_guard();
+  locale_t locale = global_locale.load(std::memory_order_relaxed);
+  processor::thread_words words = processor::thread_words::of_this_thread();
   int error = 0;
 #ifdef MIGRATE_ASAN
   void* fake_stack = nullptr;
@@ -85,18 +85,18 @@ struct context {
   // What the sanitizers hear of a task: when it starts in this process or arrives, and when it is gone.
 
   [[gnu::always_inline]] void save(const thread_state& thread) noexcept {
-    stack_pointer = processor::stack_pointer();
-    exceptions = *thread.exceptions;
+    processor::store_stack_pointer(stack_pointer);
+    std::memcpy(&exceptions, thread.exceptions, sizeof exceptions);
     error = *thread.error;
-    locale = thread.locale != nullptr ? *thread.locale : ::uselocale(nullptr);
+    locale = *thread.locale;
   }
 
   [[gnu::always_inline]] void load(const thread_state& thread, locale_t installed) const noexcept {
-    *thread.exceptions = exceptions;
-    *thread.heap = heap;
-    if (locale != installed) ::uselocale(locale);
-    processor::set_stack_canary(stack_canary);
-    processor::set_pointer_guard(pointer_guard);
+    std::memcpy(thread.exceptions, &exceptions, sizeof exceptions);
+    MIGRATE_WRITE_THREAD_LOCAL("migrate_current_heap", heap);
+    if (locale != installed) [[unlikely]]
+      ::uselocale(locale);
+    words.install();
     *thread.error = error; // last: what stands above may change it
   }
 };

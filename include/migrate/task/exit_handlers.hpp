@@ -17,10 +17,12 @@ extern "C" [[gnu::weak, gnu::noinline]] int __cxa_atexit(void (*function)(void*)
   if (next == nullptr) next = reinterpret_cast<registrar>(::dlsym(RTLD_NEXT, "__cxa_atexit"));
   migrate::node_heap_scope scope;
   migrate::detail::worker* here = migrate::detail::this_worker();
-  if (here == nullptr || here->current == nullptr) return next(function, argument, object);
-  auto before = migrate::detail::processor::pointer_guard();
-  migrate::detail::processor::set_pointer_guard(here->loop.pointer_guard);
+  if (here == nullptr || here->current() == nullptr) return next(function, argument, object);
+  auto before = migrate::detail::processor::thread_words::of_this_thread();
+  auto during = before;
+  during.pointer_guard = here->loop.words.pointer_guard;
+  during.install();
   int result = next(function, argument, object);
-  migrate::detail::processor::set_pointer_guard(before);
+  before.install();
   return result;
 }

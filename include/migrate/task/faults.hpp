@@ -107,16 +107,17 @@ inline void fault_guard::on_fault(int signal, siginfo_t* info, void* interrupted
   worker* here = this_worker();
   auto* address = static_cast<char*>(info->si_addr);
   auto* registers = &static_cast<ucontext_t*>(interrupted)->uc_mcontext;
-  if (here == nullptr || here->current == nullptr || here->describing || info->si_code <= 0 || !in_plan(address)) {
+  if (here == nullptr || here->current() == nullptr || here->describing || info->si_code <= 0 ||
+      !in_plan(address)) {
     const struct sigaction& before = signal == SIGSEGV ? before_segv_ : before_bus_;
-    if (here != nullptr && here->current != nullptr && !here->describing && info->si_code > 0 &&
+    if (here != nullptr && here->current() != nullptr && !here->describing && info->si_code > 0 &&
         (before.sa_flags & SA_SIGINFO) == 0 && before.sa_handler == SIG_DFL)
-      report_wild(*here->current, address, reinterpret_cast<void*>(registers->gregs[REG_RIP]));
+      report_wild(*here->current(), address, reinterpret_cast<void*>(registers->gregs[REG_RIP]));
     ::sigaction(signal, &before, nullptr);
     return; // the instruction faults again, and goes to them
   }
   here->describing = true; // a fault in describe() is the node's own
-  describe(here->fault_text, sizeof here->fault_text, *here->current, address,
+  describe(here->fault_text, sizeof here->fault_text, *here->current(), address,
            reinterpret_cast<void*>(registers->gregs[REG_RIP]), here->fault);
   here->describing = false;
   // Return from the handler into end_faulted_task.

@@ -5,25 +5,22 @@
 
 namespace migrate::detail::processor {
 
-// The thread control block's words that compiled code and glibc use behind our back: the stack
-// protector's canary and the guard that setjmp and atexit mix into pointers (glibc: tcbhead_t).
+struct thread_words {
+  // The thread control block's words that compiled code and glibc use behind our back (glibc: tcbhead_t).
+  std::uintptr_t stack_canary;  // the stack protector's
+  std::uintptr_t pointer_guard; // what setjmp and atexit mix into pointers
 
-[[gnu::always_inline]] inline std::uintptr_t stack_canary() noexcept {
-  std::uintptr_t value;
-  asm volatile("movq %%fs:0x28, %0" : "=r"(value));
-  return value;
-}
-[[gnu::always_inline]] inline void set_stack_canary(std::uintptr_t value) noexcept {
-  asm volatile("movq %0, %%fs:0x28" : : "r"(value) : "memory");
-}
-[[gnu::always_inline]] inline std::uintptr_t pointer_guard() noexcept {
-  std::uintptr_t value;
-  asm volatile("movq %%fs:0x30, %0" : "=r"(value));
-  return value;
-}
-[[gnu::always_inline]] inline void set_pointer_guard(std::uintptr_t value) noexcept {
-  asm volatile("movq %0, %%fs:0x30" : : "r"(value) : "memory");
-}
+  [[gnu::always_inline]] static thread_words of_this_thread() noexcept {
+    thread_words words;
+    asm volatile("movq %%fs:0x28, %0" : "=r"(words.stack_canary));
+    asm volatile("movq %%fs:0x30, %0" : "=r"(words.pointer_guard));
+    return words;
+  }
+  [[gnu::always_inline]] void install() const noexcept {
+    // They are neighbours there, too.
+    asm volatile("movups %0, %%xmm0\n\tmovups %%xmm0, %%fs:0x28" : : "m"(*this) : "xmm0", "memory");
+  }
+};
 
 [[gnu::always_inline]] inline char* stack_pointer() noexcept {
   char* value;
@@ -31,11 +28,27 @@ namespace migrate::detail::processor {
   return value;
 }
 
-// Reads the thread-local variable with the assembler name NAME, a pointer, anew each time: the compiler can keep
-// neither its value nor its address over a switch. (The initial-exec model: for executables, and
-// for libraries that are loaded with them.)
+[[gnu::always_inline]] inline void store_stack_pointer(char*& into) noexcept {
+  asm volatile("movq %%rsp, %0" : "=m"(into));
+}
+
+// Read or write the thread-local variable with the assembler name NAME, a pointer, anew each time: the compiler can keep
+// neither its value nor its address over a switch. (The local-exec model in executables, the
+// initial-exec one in libraries, which are loaded with them.)
+#if defined(__PIC__) && !defined(__PIE__)
 #define MIGRATE_READ_THREAD_LOCAL(NAME, RESULT)                                                               \
   asm volatile("movq " NAME "@gottpoff(%%rip), %0\n\tmovq %%fs:(%0), %0" : "=r"(RESULT) : : "memory")
+#define MIGRATE_WRITE_THREAD_LOCAL(NAME, VALUE)                                                              \
+  asm volatile("movq " NAME "@gottpoff(%%rip), %%rax\n\tmovq %0, %%fs:(%%rax)"                               \
+               :                                                                                             \
+               : "r"(VALUE)                                                                                  \
+               : "rax", "memory")
+#else
+#define MIGRATE_READ_THREAD_LOCAL(NAME, RESULT)                                                              \
+  asm volatile("movq %%fs:" NAME "@tpoff, %0" : "=r"(RESULT) : : "memory")
+#define MIGRATE_WRITE_THREAD_LOCAL(NAME, VALUE)                                                              \
+  asm volatile("movq %0, %%fs:" NAME "@tpoff" : : "r"(VALUE) : "memory")
+#endif
 
 inline constexpr std::uintptr_t red_zone = 128; // bytes below the stack pointer that are alive
 

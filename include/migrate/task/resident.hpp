@@ -18,7 +18,7 @@ struct signal_inbox;
 enum class run_state : std::uint8_t {
   none,    // no task here
   ready,   // in a run queue
-  running, // on a worker, or about to park
+  running, // on a worker, or about to park, or in a run queue after a yield
   woken,   // running, and its next park returns at once
   parked,  // waits for wake()
   frozen,  // taken out of scheduling by the transfer engine

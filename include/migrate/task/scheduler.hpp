@@ -29,31 +29,32 @@ namespace migrate::detail {
 class scheduler;
 
 enum class leaving : std::uint8_t {
-  nothing, // the context that was left is a worker's loop
-  requeue, // a task that yielded
-  rotated, // the same, and it stands in the queue already
-  park,    // a task that waits
-  serve,   // a task at a safe point that something is wanted of
-  finish,  // a task that ran its last instruction
+  yield,  // a task, or the worker's loop; the worker is inside its queue until the next arrival
+  park,   // a task that waits
+  serve,  // a task at a safe point that something is wanted of
+  finish, // a task that ran its last instruction
 };
 
 struct worker {
-  resident* current = nullptr; // the task on this worker; null in the worker's own loop
   context* left = nullptr;     // whose context the next arrival stores
   resident* left_task = nullptr;
-  leaving why = leaving::nothing;
+  leaving why = leaving::yield; // another reason lasts until the arrival, or until the loop has seen to it
   std::atomic<bool> accounts{false}; // what tasks use of the thread is counted
-  std::uint32_t ticks = 0;
+  std::uint32_t turns = turns_in_a_row; // left until the loop looks at what comes from other threads
   thread_state thread{};
+  locale_t asked_locale = LC_GLOBAL_LOCALE; // stands for the thread's slot where that is not known
   context loop;
   run_queue queue;
   scheduler* owner = nullptr;
-  resident* handed = nullptr; // popped by a task for the loop to look at
+  bool first_is_asked = false; // something is wanted of the queue's first task: the loop sees to it
   alignas(64) std::atomic<std::uint32_t> signal{0}; // futex: 1 wakes the sleeper
   bool idle = false;                                // guarded by the scheduler's idle lock
+  std::size_t last_victim = 0;
   resident* charged = nullptr;                      // whose use of the thread is counted since `used_before`
   task_usage used_before;
   std::thread os_thread;
+
+  static constexpr std::uint32_t turns_in_a_row = 64;
 
   static constexpr std::size_t rescue_bytes = 64 * 1024;
   std::unique_ptr<std::byte[]> signal_stack; // for the handler of faults
@@ -61,6 +62,9 @@ struct worker {
   errc fault = errc::ok;                     // why the running task must end
   char fault_text[512] = {};
   bool describing = false; // fault_text is being written
+
+  resident* current() const noexcept { return queue.running(); }
+  // The task on this worker; null in the worker's own loop.
 };
 
 [[gnu::used]] inline constinit thread_local worker* this_worker_of_thread asm("migrate_this_worker") = nullptr;
@@ -74,7 +78,7 @@ struct worker {
 
 inline resident* current_task() noexcept {
   worker* here = this_worker();
-  return here == nullptr ? nullptr : here->current;
+  return here == nullptr ? nullptr : here->current();
 }
 // The running task, or null on a thread that is no worker.
 
@@ -126,6 +130,9 @@ public:
   }
   // Has a worker serve a task that is frozen and stays so.
 
+  [[gnu::always_inline]] void start_unparked(resident& task) noexcept { enqueue(task); }
+  // After unpark().
+
   static bool unpark(resident& task) noexcept {
     auto expected = run_state::parked;
     return task.state.compare_exchange_strong(expected, run_state::ready);
@@ -142,8 +149,8 @@ public:
   // Takes back what was asked.
 
   // From a task only:
-  void yield(worker& here) noexcept;
-  void park(worker& here) noexcept;
+  static void yield(worker& here, resident& self) noexcept;
+  static void park(worker& here) noexcept;
   // Returns after a wake(), after a move, or for nothing.
   void serve_me(worker& here) noexcept;
   [[noreturn]] void abandon(worker& here) noexcept;
@@ -163,6 +170,7 @@ public:
 
 private:
   void enqueue(resident& task) noexcept;
+  void inject(resident& task) noexcept;
   void run(worker& here) noexcept;
   resident* next(worker& here) noexcept;
   resident* take_injected() noexcept;
@@ -174,9 +182,18 @@ private:
   static void arrived_from_task(worker& here) noexcept;
   static bool came_too_early(const resident& task) noexcept;
   static void switch_to(worker& here, context& from, context& to) noexcept;
+  static void switch_the_long_way(worker& here, context& from, context& to) noexcept;
+  static void note_locale(worker& here) noexcept;
   static void charge(worker& here) noexcept;
-  void leave_to_loop(worker& here, leaving why) noexcept;
-  void stay(worker& here) noexcept;
+  static void yield_the_long_way(worker& here) noexcept;
+  static void yield_to_loop(worker& here, resident* next) noexcept;
+  static void park_the_long_way(worker& here) noexcept;
+  using switching = void (*)(worker& here, context& from, context& to) noexcept;
+  template <switching Switch> static void yield_inside(worker& here, resident& self) noexcept;
+  template <switching Switch> static void park_inside(worker& here, resident& self) noexcept;
+  static void park_to_loop(worker& here, resident* next) noexcept;
+  static void leave_to_loop(worker& here, leaving why) noexcept;
+  static void stay(worker& here) noexcept;
 
   hooks hooks_;
   std::vector<std::unique_ptr<worker>> workers_;
@@ -193,15 +210,21 @@ private:
 
 // ---------------------------------------------------------------------------------------------------
 
+inline void scheduler::note_locale(worker& here) noexcept {
+  if (here.thread.locale == &here.asked_locale) [[unlikely]]
+    here.asked_locale = ::uselocale(nullptr);
+}
+
 [[gnu::always_inline]] inline void scheduler::arrive(boost::context::fiber&& last) noexcept {
   worker& here = *this_worker(); // not the worker that this context left
 #ifdef MIGRATE_ASAN
-  context& mine = here.current != nullptr ? here.current->control->suspended : here.loop;
+  context& mine = here.current() != nullptr ? here.current()->control->suspended : here.loop;
   __sanitizer_finish_switch_fiber(mine.fake_stack, &here.left->stack_bottom, &here.left->stack_bytes);
 #endif
-  here.left->fiber = std::move(last);
-  if (here.why == leaving::rotated) [[likely]]
-    here.queue.saved();
+  // Made anew: the fiber of a context that ran is empty and needs no end.
+  new (&here.left->fiber) boost::context::fiber(std::move(last));
+  if (here.why == leaving::yield) [[likely]]
+    here.queue.leave();
   else
     arrived_from_task(here);
 }
@@ -215,10 +238,8 @@ inline bool scheduler::came_too_early(const resident& task) noexcept {
 }
 
 MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& here) noexcept {
-  if (here.why == leaving::requeue) {
-    here.left_task->state.store(run_state::ready, std::memory_order_relaxed);
-    here.queue.push(here.left_task);
-  } else if (here.why == leaving::park) {
+  if (here.why == leaving::park) {
+    here.why = leaving::yield;
     resident& task = *here.left_task;
     auto expected = run_state::running;
     if (!task.state.compare_exchange_strong(expected, run_state::parked)) { // woken meanwhile
@@ -228,9 +249,10 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& he
       here.queue.push(&task);
     }
   } else if (here.why == leaving::finish) {
-    here.loop.load(here.thread, ::uselocale(nullptr));
+    note_locale(here);
+    here.loop.load(here.thread, *here.thread.locale);
   }
-  // What has to be served is served by the loop.
+  // What has to be served, or has ended, the loop sees to.
 }
 
 [[gnu::noinline]] inline void scheduler::charge(worker& here) noexcept {
@@ -249,11 +271,14 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::arrived_from_task(worker& he
                                  static_cast<std::int64_t>(here.charged->control->heap.reserved_bytes()));
   }
   here.used_before = used;
-  here.charged = here.current;
+  here.charged = here.current();
 }
 
 inline void scheduler::account_usage() noexcept {
-  for (auto& each : workers_) each->accounts.store(true, std::memory_order_relaxed);
+  for (auto& each : workers_) {
+    each->accounts.store(true);
+    each->queue.take_the_long_way();
+  }
 }
 
 inline void scheduler::account_usage(worker& here) noexcept {
@@ -262,9 +287,8 @@ inline void scheduler::account_usage(worker& here) noexcept {
 }
 
 [[gnu::always_inline]] inline void scheduler::switch_to(worker& here, context& from, context& to) noexcept {
-  if (here.accounts.load(std::memory_order_relaxed)) [[unlikely]]
-    charge(here);
-  from.save(here.thread);
+  const thread_state thread = here.thread; // in registers
+  from.save(thread);
   here.left = &from;
 #ifdef MIGRATE_TSAN
   from.sanitizer_fiber = __tsan_get_current_fiber();
@@ -273,9 +297,16 @@ inline void scheduler::account_usage(worker& here) noexcept {
 #ifdef MIGRATE_ASAN
   __sanitizer_start_switch_fiber(&from.fake_stack, to.stack_bottom, to.stack_bytes);
 #endif
-  to.load(here.thread, from.locale);
+  to.load(thread, from.locale);
   boost::context::fiber last = std::move(to.fiber).resume();
   arrive(std::move(last));
+}
+
+[[gnu::always_inline]] inline void scheduler::switch_the_long_way(worker& here, context& from,
+                                                                  context& to) noexcept {
+  if (here.accounts.load(std::memory_order_relaxed)) charge(here);
+  note_locale(here);
+  switch_to(here, from, to);
 }
 
 MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::begin(boost::context::fiber&& last) noexcept {
@@ -283,40 +314,57 @@ MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::begin(boost::context::fiber&
 }
 
 MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::leave_to_loop(worker& here, leaving why) noexcept {
-  resident* task = here.current;
+  resident* task = here.current();
   here.left_task = task;
   here.why = why;
-  here.current = nullptr;
-  switch_to(here, task->control->suspended, here.loop);
+  here.queue.enter();
+  if (why == leaving::yield) {
+    here.queue.rotate_to_loop();
+  } else {
+    here.queue.drop_to_loop();
+    here.queue.leave();
+  }
+  switch_the_long_way(here, task->control->suspended, here.loop);
 }
 
-[[gnu::always_inline]] inline void scheduler::yield(worker& here) noexcept {
-  if ((++here.ticks & 63) != 0) [[likely]] {
-    resident* task = here.current;
-    resident* next = here.queue.rotate(task);
-    if (next != nullptr && next->wants.load(std::memory_order_relaxed) == 0) [[likely]] {
-      task->state.store(run_state::ready, std::memory_order_relaxed);
-      next->state.store(run_state::running, std::memory_order_relaxed);
-      here.current = next;
-      here.why = leaving::rotated;
-      switch_to(here, task->control->suspended, next->control->suspended);
-      return;
-    }
-    if (next == nullptr) {
-      if (injected_.load(std::memory_order_relaxed) == 0) return; // nobody to go first
-    } else {
-      // The loop has to see to that one; this task stands in the queue already.
-      task->state.store(run_state::ready, std::memory_order_relaxed);
-      here.handed = next;
-      leave_to_loop(here, leaving::rotated);
-      return;
-    }
+[[gnu::always_inline]] inline void scheduler::yield(worker& here, resident& self) noexcept {
+  if (--here.turns == 0 || !here.queue.try_enter()) [[unlikely]]
+    yield_the_long_way(here);
+  else
+    yield_inside<switch_to>(here, self);
+}
+
+MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::yield_the_long_way(worker& here) noexcept {
+  if (here.turns == 0) {
+    here.turns = worker::turns_in_a_row;
+    leave_to_loop(here, leaving::yield);
+  } else {
+    here.queue.enter();
+    yield_inside<switch_the_long_way>(here, *here.current());
   }
-  leave_to_loop(here, leaving::requeue);
+}
+
+template <scheduler::switching Switch>
+[[gnu::always_inline]] inline void scheduler::yield_inside(worker& here, resident& self) noexcept {
+  resident* next = run_queue::behind(self);
+  if (next == &self || next->wants.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    here.queue.leave();
+    yield_to_loop(here, next);
+    return;
+  }
+  next->state.store(run_state::running, std::memory_order_relaxed);
+  here.queue.rotate(&self, next);
+  Switch(here, self.control->suspended, next->control->suspended);
+}
+
+MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::yield_to_loop(worker& here, resident* next) noexcept {
+  here.first_is_asked = next != here.current();
+  if (here.first_is_asked || here.owner->injected_.load(std::memory_order_relaxed) != 0)
+    leave_to_loop(here, leaving::yield); // else there is nobody to go first
 }
 
 inline void scheduler::stay(worker& here) noexcept {
-  resident& task = *here.current;
+  resident& task = *here.current();
   task.state.store(run_state::running, std::memory_order_relaxed);
   // Whoever woke it may want it moved, and whoever parks again at once passes no safe point.
   if (task.wants.load(std::memory_order_relaxed) != 0 && task.pins.load(std::memory_order_relaxed) == 0)
@@ -324,34 +372,57 @@ inline void scheduler::stay(worker& here) noexcept {
 }
 
 [[gnu::always_inline]] inline void scheduler::park(worker& here) noexcept {
-  resident* task = here.current;
+  resident* task = here.current();
   if (task->state.load(std::memory_order_relaxed) == run_state::woken) [[unlikely]] {
     stay(here);
     return;
   }
-  if ((++here.ticks & 63) != 0) [[likely]] {
-    if (resident* next = here.queue.pop()) {
-      if (next->wants.load(std::memory_order_relaxed) == 0) [[likely]] {
-        next->state.store(run_state::running, std::memory_order_relaxed);
-        here.current = next;
-        here.left_task = task;
-        here.why = leaving::park;
-        switch_to(here, task->control->suspended, next->control->suspended);
-        return;
-      }
-      here.handed = next;
-    }
+  if (--here.turns == 0 || !here.queue.try_enter()) [[unlikely]]
+    park_the_long_way(here);
+  else
+    park_inside<switch_to>(here, *task);
+}
+
+MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::park_the_long_way(worker& here) noexcept {
+  if (here.turns == 0) {
+    here.turns = worker::turns_in_a_row;
+    leave_to_loop(here, leaving::park);
+  } else {
+    here.queue.enter();
+    park_inside<switch_the_long_way>(here, *here.current());
   }
+}
+
+template <scheduler::switching Switch>
+[[gnu::always_inline]] inline void scheduler::park_inside(worker& here, resident& self) noexcept {
+  resident* next = run_queue::behind(self);
+  if (next == &self || next->wants.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    here.queue.leave();
+    park_to_loop(here, next);
+    return;
+  }
+  here.queue.drop_and_run(next);
+  here.queue.leave();
+  next->state.store(run_state::running, std::memory_order_relaxed);
+  here.left_task = &self;
+  here.why = leaving::park;
+  Switch(here, self.control->suspended, next->control->suspended);
+}
+
+MIGRATE_CHANGES_THREAD_WORDS inline void scheduler::park_to_loop(worker& here, resident* next) noexcept {
+  here.first_is_asked = next != here.current();
   leave_to_loop(here, leaving::park);
 }
 
 inline void scheduler::serve_me(worker& here) noexcept { leave_to_loop(here, leaving::serve); }
 
 inline boost::context::fiber scheduler::leave_finished(worker& here) noexcept {
-  here.left_task = here.current;
-  here.left = &here.current->control->suspended;
+  here.left_task = here.current();
+  here.left = &here.left_task->control->suspended;
   here.why = leaving::finish;
-  here.current = nullptr;
+  here.queue.enter();
+  here.queue.drop_to_loop();
+  here.queue.leave();
   if (here.accounts.load(std::memory_order_relaxed)) charge(here);
 #ifdef MIGRATE_TSAN
   __tsan_switch_to_fiber(here.loop.sanitizer_fiber, 0);
@@ -401,11 +472,18 @@ inline void scheduler::answered(resident& task, want what) noexcept {
 
 inline void scheduler::enqueue(resident& task) noexcept {
   worker* here = this_worker();
-  if (here != nullptr && here->owner == this) {
-    here->queue.push(&task);
-    if (here->queue.size() < 2) return; // this worker is about to take it, or the sentinel will
-    asymmetric_barrier::frequent();
-  } else {
+  if (here == nullptr || here->owner != this) [[unlikely]] {
+    inject(task);
+    return;
+  }
+  here->queue.push(&task);
+  if (here->queue.size() < 2) return; // this worker is about to take it, or the sentinel will
+  asymmetric_barrier::frequent();
+  if (idle_count_.load() > 0) wake_one();
+}
+
+[[gnu::noinline]] inline void scheduler::inject(resident& task) noexcept {
+  {
     held lock(injected_lock_);
     task.next = nullptr;
     if (injected_head_ == nullptr)
@@ -431,7 +509,7 @@ inline resident* scheduler::take_injected() noexcept {
 
 inline resident* scheduler::steal(worker& here) noexcept {
   std::size_t count = workers_.size();
-  std::size_t first = ++here.ticks;
+  std::size_t first = ++here.last_victim;
   for (std::size_t i = 0; i < count; ++i) {
     worker& victim = *workers_[(first + i) % count];
     if (&victim == &here) continue;
@@ -448,8 +526,8 @@ inline bool scheduler::anything_queued() const noexcept {
 }
 
 inline resident* scheduler::next(worker& here) noexcept {
-  if (resident* task = std::exchange(here.handed, nullptr)) return task;
-  if (resident* task = take_injected()) return task;
+  if (!std::exchange(here.first_is_asked, false))
+    if (resident* task = take_injected()) return task;
   if (resident* task = here.queue.pop()) return task;
   return steal(here);
 }
@@ -467,10 +545,10 @@ inline void scheduler::run(worker& here) noexcept {
       continue;
     }
     task->state.store(run_state::running, std::memory_order_relaxed);
-    here.current = task;
-    here.why = leaving::nothing;
-    here.left_task = nullptr;
-    switch_to(here, here.loop, task->control->suspended);
+    here.queue.enter();
+    here.queue.run(task);
+    here.why = leaving::yield;
+    switch_the_long_way(here, here.loop, task->control->suspended);
     if (here.why == leaving::finish && here.fault != errc::ok) {
       hooks_.faulted(hooks_.owner, *here.left_task, std::exchange(here.fault, errc::ok), here.fault_text);
     } else if (here.why == leaving::finish) {
@@ -519,7 +597,7 @@ inline void scheduler::idle(worker& here) noexcept {
   if (sentinel) sentinel_.store(false);
 }
 
-inline void scheduler::wake_one() noexcept {
+[[gnu::noinline]] inline void scheduler::wake_one() noexcept {
   worker* sleeper = nullptr;
   {
     held lock(idle_lock_);
@@ -534,11 +612,12 @@ inline void scheduler::wake_one() noexcept {
 }
 
 inline void scheduler::start(unsigned count) {
-  asymmetric_barrier::prepare();
+  bool cheap = asymmetric_barrier::prepare();
   idle_.reserve(count);
   for (unsigned i = 0; i < count; ++i) {
     workers_.push_back(std::make_unique<worker>());
     workers_.back()->owner = this;
+    if (!cheap) workers_.back()->queue.take_the_long_way();
   }
   this_scheduler = this;
   for (auto& each : workers_) {
@@ -547,14 +626,17 @@ inline void scheduler::start(unsigned count) {
       static_cast<void>(::unshare(CLONE_FS)); // a umask of its own, or the process's where a sandbox forbids it
       this_worker_of_thread = mine;
       mine->thread = thread_state::of_this_thread();
+      if (mine->thread.locale == nullptr) {
+        mine->thread.locale = &mine->asked_locale;
+        mine->queue.take_the_long_way();
+      }
       mine->signal_stack = std::make_unique<std::byte[]>(worker::rescue_bytes);
       mine->rescue_stack = std::make_unique<std::byte[]>(worker::rescue_bytes);
       stack_t signals{};
       signals.ss_sp = mine->signal_stack.get();
       signals.ss_size = worker::rescue_bytes;
       ::sigaltstack(&signals, nullptr);
-      mine->loop.stack_canary = processor::stack_canary();
-      mine->loop.pointer_guard = processor::pointer_guard();
+      mine->loop.words = processor::thread_words::of_this_thread();
 #ifdef MIGRATE_TSAN
       mine->loop.sanitizer_fiber = __tsan_get_current_fiber();
 #endif

@@ -63,9 +63,8 @@ inline unborn_task make_task(const spawn_options& options, std::uint64_t awaited
   std::size_t stack = (std::clamp<std::size_t>(options.stack_bytes, 16 * 1024, size / 2) + span_size - 1) /
                       span_size * span_size;
   char* heap_begin = born.region.base() + stack;
-  char* place = heap_begin - control_block_bytes();
-  auto* control =
-      new (place) control_block(born.id, born.region, stack, heap_begin, size - stack, born.zeroed);
+  auto* control = new (control_block_place(born.region, stack))
+      control_block(born.id, born.region, stack, heap_begin, size - stack, born.zeroed);
   control->parent = parent != nullptr ? parent->id : task_id{};
   std::memcpy(control->name, options.name.data(), std::min(options.name.size(), sizeof control->name - 1));
   return {born, control};

@@ -22,11 +22,16 @@ struct torture_setting {
 };
 inline constinit torture_setting torture;
 
+[[noreturn, gnu::cold, gnu::noinline]] inline void throw_not_in_task() {
+  throw error(errc::not_in_task, "this_task: the calling thread runs no task");
+}
+
 inline resident& self() {
   resident* task = current_task();
-  if (task == nullptr) throw error(errc::not_in_task, "this_task: the calling thread runs no task");
+  if (task == nullptr) [[unlikely]]
+    throw_not_in_task();
   // A stack must not run out inside the library, where locks are held.
-  if (processor::stack_pointer() < task->control->stack_limit() + 8 * 1024) [[unlikely]]
+  if (processor::stack_pointer() < task->control->stack_reserve) [[unlikely]]
     *static_cast<volatile char*>(task->control->region.base()) = 0;
   return *task;
 }
@@ -43,8 +48,8 @@ inline resident& self() {
 
 [[gnu::noinline]] inline void safe_point_slowly() {
   worker* here = this_worker();
-  if (here == nullptr || here->current == nullptr) return;
-  resident& task = *here->current;
+  if (here == nullptr || here->current() == nullptr) return;
+  resident& task = *here->current();
   if (task.pins.load(std::memory_order_relaxed) != 0) return;
   if (task.wants.load(std::memory_order_relaxed) != 0)
     this_scheduler->serve_me(*here);
@@ -96,11 +101,12 @@ inline std::uint64_t moves() { return detail::self().control->moves; }
 [[gnu::always_inline]] inline void yield() {
   detail::safe_point();
   detail::worker* here = detail::this_worker();
-  if (here == nullptr || here->current == nullptr) {
+  detail::resident* self = here == nullptr ? nullptr : here->current();
+  if (self == nullptr) {
     ::sched_yield();
     return;
   }
-  detail::this_scheduler->yield(*here);
+  detail::scheduler::yield(*here, *self);
 }
 // Lets the worker's other runnable tasks go first.
 

@@ -46,7 +46,7 @@ private:
   std::atomic<std::uint32_t> woken_{0};
 };
 
-[[gnu::noinline]] inline void park() noexcept { this_scheduler->park(*this_worker()); }
+[[gnu::noinline]] inline void park() noexcept { scheduler::park(*this_worker()); }
 // The running task waits for a wake. Afterwards it may be on another node, and nothing may have
 // happened: callers look at their condition again.
 
