@@ -73,7 +73,10 @@ private:
     // Null when there is none yet. For the task itself, which needs no lock to know that it has sent nothing.
     return std::atomic_ref(running.mail).load(std::memory_order_acquire);
   }
+  static bool must_queue(inbox& box, resident& from, task_id to);
+  // Behind what it has sent there while it was away.
   static bool put_in_hand(resident& receiver, task_id to, letter* mail) noexcept;
+  sent put_in_box(resident& from, task_id to, letter* mail);
   static void put_back(resident& task) noexcept;
 
   static constexpr std::uint64_t again = ~std::uint64_t{0}; // no sequence: the receiver can take mail again
@@ -111,7 +114,7 @@ inline bool post_office::put_in_hand(resident& receiver, task_id to, letter* mai
     return false;
   bool right = receiver.id == to && receiver.awaits.load(std::memory_order_relaxed) == mail->key;
   if (right) receiver.in_hand.store(mail, std::memory_order_relaxed);
-  this_scheduler->start_task(receiver); // when another task's, for nothing
+  this_scheduler->start_unparked(receiver); // when another task's, for nothing
   return right;
 }
 
@@ -154,17 +157,24 @@ inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool
   return {verdict::accepted, 0};
 }
 
-inline post_office::sent post_office::send_here(resident& from, task_id to, std::uint64_t key,
-                                                const void* data, std::size_t bytes) {
+[[gnu::noinline]] inline bool post_office::must_queue(inbox& box, resident& from, task_id to) {
+  held guard(from.lock);
+  mail_channel* channel = box.find_channel(to);
+  return channel != nullptr && !channel->unseen.empty();
+}
+
+[[gnu::always_inline]] inline post_office::sent
+post_office::send_here(resident& from, task_id to, std::uint64_t key, const void* data, std::size_t bytes) {
   inbox* box = look_into(from);
-  if (box != nullptr && box->unseen.load(std::memory_order_relaxed) > 0) {
-    held guard(from.lock);
-    mail_channel* channel = box->find_channel(to);
-    if (channel != nullptr && !channel->unseen.empty()) return sent::away; // it must queue behind those
-  }
+  if (box != nullptr && box->unseen.load(std::memory_order_relaxed) > 0 && must_queue(*box, from, to))
+    return sent::away;
   letter* mail = letter_stock::make(from.id, key, 0, data, bytes);
   if (resident* receiver = home_.look_here(to); receiver != nullptr && put_in_hand(*receiver, to, mail))
     return sent::done;
+  return put_in_box(from, to, mail);
+}
+
+[[gnu::noinline]] inline post_office::sent post_office::put_in_box(resident& from, task_id to, letter* mail) {
   delivery how = deliver(to, mail, false, {from.id, &from, no_node});
   if (how.how == verdict::accepted) return sent::done;
   letter_stock::discard(mail);
@@ -208,7 +218,7 @@ inline bool post_office::settled(resident& task, std::size_t most) noexcept {
   return false;
 }
 
-inline letter* post_office::take_or_await(resident& task, std::uint64_t key) noexcept {
+[[gnu::always_inline]] inline letter* post_office::take_or_await(resident& task, std::uint64_t key) noexcept {
   letter* got = task.in_hand.load(std::memory_order_relaxed);
   if (got != nullptr && got->key == key) {
     task.in_hand.store(nullptr, std::memory_order_relaxed);
@@ -222,7 +232,7 @@ inline letter* post_office::take_or_await(resident& task, std::uint64_t key) noe
   return take(task, key);
 }
 
-inline letter* post_office::take(resident& task, std::uint64_t key) noexcept {
+[[gnu::noinline]] inline letter* post_office::take(resident& task, std::uint64_t key) noexcept {
   letter* got = nullptr;
   bool room = false;
   {
@@ -564,13 +574,11 @@ inline void post_office::forget(resident& task) noexcept {
 
 namespace mail {
 
-inline errc send(task_id to, std::uint64_t key, const void* data, std::size_t bytes,
-                 const steady_point* deadline) {
-  for (;;) {
+[[gnu::noinline]] inline errc send_again(post_office::sent how, task_id to, std::uint64_t key,
+                                         const void* data, std::size_t bytes, const steady_point* deadline) {
+  for (;; how = this_post->send_here(*current_task(), to, key, data, bytes)) {
     resident& me = *current_task();
-    post_office::sent how = this_post->send_here(me, to, key, data, bytes);
-    if (how == post_office::sent::done) [[likely]]
-      return errc::ok;
+    if (how == post_office::sent::done) return errc::ok;
     if (how == post_office::sent::gone) return errc::no_such_task;
     if (how == post_office::sent::away) {
       node_heap_scope scope;
@@ -589,6 +597,12 @@ inline errc send(task_id to, std::uint64_t key, const void* data, std::size_t by
     }
     safe_point();
   }
+}
+
+inline errc send(task_id to, std::uint64_t key, const void* data, std::size_t bytes,
+                 const steady_point* deadline) {
+  post_office::sent how = this_post->send_here(*current_task(), to, key, data, bytes);
+  return how == post_office::sent::done ? errc::ok : send_again(how, to, key, data, bytes, deadline);
 }
 
 inline letter* take(std::uint64_t key) noexcept { return this_post->take(*current_task(), key); }
