@@ -230,8 +230,9 @@ inline void close_descriptors(std::vector<int>& kernel) noexcept {
 }
 
 inline void release(resident& task, bool moved) noexcept {
+  if (!moved) return; // it runs already, and may have ended
   file_table* table = table_of(task);
-  if (!moved || table == nullptr || table->owner != node_services().incarnation()) return; // or not laid out here
+  if (table == nullptr || table->owner != node_services().incarnation()) return; // or not laid out here
   std::vector<int> kernel;
   for (open_file* each : table->files) {
     if (each->kernel < 0) continue;
