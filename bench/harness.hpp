@@ -8,11 +8,24 @@
 #include <string>
 #include <vector>
 
+#include <time.h>
+
 namespace bench {
 
 using clock = std::chrono::steady_clock;
 
-inline double nanoseconds(clock::duration time) { return std::chrono::duration<double, std::nano>(time).count(); }
+struct thread_clock {
+  // The processor's time that the calling thread has used: for work that never leaves it, on a machine that others use.
+  using duration = std::chrono::nanoseconds;
+  using time_point = std::chrono::time_point<thread_clock>;
+  static time_point now() {
+    timespec time{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return time_point(std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec));
+  }
+};
+
+inline double nanoseconds(std::chrono::nanoseconds time) { return std::chrono::duration<double, std::nano>(time).count(); }
 
 inline double median(std::vector<double> values) {
   if (values.empty()) return 0;

@@ -1,4 +1,4 @@
-// Tasks of one node: switching, spawning, messages and safe points.
+// Tasks of one node: switching, spawning, messages and safe points. All of it happens on the node's one worker.
 #include <migrate/mailbox.hpp>
 #include <migrate/node.hpp>
 
@@ -22,9 +22,9 @@ double boost_pair() {
     while (!stop) caller = std::move(caller).resume();
     return std::move(caller);
   }};
-  auto start = bench::clock::now();
+  auto start = bench::thread_clock::now();
   for (int i = 0; i < count; ++i) other = std::move(other).resume();
-  double taken = nanoseconds(bench::clock::now() - start) / count;
+  double taken = nanoseconds(bench::thread_clock::now() - start) / count;
   stop = true;
   other = std::move(other).resume();
   return taken;
@@ -34,9 +34,9 @@ double task_pair() {
   // Two tasks yield to each other: there and back.
   constexpr int count = 400'000;
   auto body = [](int yields) {
-    auto start = bench::clock::now();
+    auto start = bench::thread_clock::now();
     for (int i = 0; i < yields; ++i) this_task::yield();
-    return nanoseconds(bench::clock::now() - start) / yields;
+    return nanoseconds(bench::thread_clock::now() - start) / yields;
   };
   auto first = spawn(body, count);
   auto second = spawn(body, count);
@@ -47,16 +47,16 @@ double task_pair() {
 
 double spawn_and_join() {
   constexpr int count = 20'000;
-  auto start = bench::clock::now();
+  auto start = bench::thread_clock::now();
   for (int i = 0; i < count; ++i) spawn([] {}).join();
-  return nanoseconds(bench::clock::now() - start) / count;
+  return nanoseconds(bench::thread_clock::now() - start) / count;
 }
 
 double boost_spawn_and_join() {
   constexpr int count = 20'000;
-  auto start = bench::clock::now();
+  auto start = bench::thread_clock::now();
   for (int i = 0; i < count; ++i) boost::fibers::fiber([] {}).join();
-  return nanoseconds(bench::clock::now() - start) / count;
+  return nanoseconds(bench::thread_clock::now() - start) / count;
 }
 
 double message_and_answer() {
@@ -70,12 +70,12 @@ double message_and_answer() {
     }
   });
   mailbox<int> in;
-  auto start = bench::clock::now();
+  auto start = bench::thread_clock::now();
   for (int i = 0; i < count; ++i) {
     send(echo.id(), i);
     in.receive();
   }
-  double taken = nanoseconds(bench::clock::now() - start) / count;
+  double taken = nanoseconds(bench::thread_clock::now() - start) / count;
   send(echo.id(), -1);
   echo.join();
   return taken;
@@ -91,21 +91,21 @@ inline void read_one_atomic() {
 constexpr int polls = 20'000'000;
 
 double poll_loop() {
-  auto start = bench::clock::now();
+  auto start = bench::thread_clock::now();
   for (int i = 0; i < polls; ++i) {
     this_task::poll();
     asm volatile("" : : : "memory");
   }
-  return nanoseconds(bench::clock::now() - start) / polls;
+  return nanoseconds(bench::thread_clock::now() - start) / polls;
 }
 
 double atomic_loop() {
-  auto start = bench::clock::now();
+  auto start = bench::thread_clock::now();
   for (int i = 0; i < polls; ++i) {
     read_one_atomic();
     asm volatile("" : : : "memory");
   }
-  return nanoseconds(bench::clock::now() - start) / polls;
+  return nanoseconds(bench::thread_clock::now() - start) / polls;
 }
 
 } // namespace
