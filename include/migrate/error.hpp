@@ -44,6 +44,7 @@ enum class errc {
   task_exited,          // the joined task called exit()
   region_occupied,      // a copy of the task (see fork) has the same addresses on that node
   not_permitted,        // the caller may not do that to the task
+  node_leaving,         // the node is being evicted from its host, and takes no tasks
 };
 
 inline const std::error_category& error_category() noexcept;
@@ -109,6 +110,7 @@ public:
     case errc::not_permitted: return "not permitted";
     case errc::cancelled: return "cancelled";
     case errc::task_exited: return "task exited";
+    case errc::node_leaving: return "node leaving";
     }
     return "unknown error " + std::to_string(code);
   }

@@ -1,9 +1,13 @@
 // A node: one operating-system process that hosts tasks. Included by the source file that makes one.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,12 +20,18 @@
 #include <sys/random.h>
 
 #include <migrate/cluster/addresses.hpp>
+#include <migrate/cluster/agent_link.hpp>
+#include <migrate/cluster/ask_all.hpp>
 #include <migrate/cluster/children.hpp>
+#include <migrate/cluster/cluster_event.hpp>
+#include <migrate/cluster/control_desk.hpp>
+#include <migrate/cluster/eviction.hpp>
 #include <migrate/cluster/members.hpp>
 #include <migrate/cluster/options.hpp>
 #include <migrate/cluster/outside_signals.hpp>
 #include <migrate/cluster/own_store.hpp>
 #include <migrate/cluster/sleepers.hpp>
+#include <migrate/cluster/status.hpp>
 #include <migrate/file/c_output.hpp>
 #include <migrate/file/descriptor_passing.hpp>
 #include <migrate/file/offset_home.hpp>
@@ -57,7 +67,7 @@ namespace detail {
 struct node_calls;
 }
 
-class node final : private peer_listener {
+class node final : private peer_listener, private detail::agent_link::listener {
 public:
   explicit node(node_options options);
   // Makes this process a node: founds a cluster, or joins one. One node for each process, made first thing
@@ -89,10 +99,33 @@ public:
   // throws its exception.
 
   void serve();
-  // Blocks until the cluster's first node stops this one, or is lost.
+  // Blocks until the cluster's first node stops this one, or is lost, or this one is evicted. Throws errc::node_leaving,
+  // with the tasks named, when it was evicted and some could not leave: they end with it.
+
+  eviction_report evict(const std::string& reason, std::chrono::milliseconds within = std::chrono::seconds(3));
+  eviction_report evict(node_id which, const std::string& reason, std::chrono::milliseconds within = std::chrono::seconds(3));
+  // Has all tasks leave this node, or another one, at once, and returns when none is left, or after `within`. They go
+  // straight to other nodes, each frozen at its next safe point; offers and spawns for the node are refused with
+  // errc::node_leaving from then on. Programs that tasks run are stopped. When all have gone and its home is no living
+  // task's, the node leaves the cluster: serve() returns. The cluster's first node stays. When some cannot leave, the
+  // report names them and the node stays, closed: stay() opens it. Not from a task.
+
+  void stay();
+  void stay(node_id which);
+  // Ends an eviction that was not completed. Not from a task.
+
+  void evict_with(eviction_target choice) { eviction_->choose_with(std::move(choice)); }
+  // Chooses from now on where this node's tasks go when it is evicted.
+
+  void on_event(detail::event_log::listener tell) { events_.listen(std::move(tell)); }
+  // Tells of what happens to nodes of the cluster, and to this node's tasks. On the thread that it happens on, of which
+  // most are not the caller's: it must be brief and must not wait.
 
   move_statistics statistics();
   // Of all nodes of the cluster that answer. Not from a task.
+
+  std::vector<node_status> status(std::chrono::milliseconds within = std::chrono::seconds(1)) { return status(within, never_); }
+  // Of all nodes, in the order of their numbers, with up to 1000 tasks of each. Not from a task.
 
   std::vector<int> started_processes() { return children_->process_ids(); }
   // Of the nodes that this one started, for tests that end them.
@@ -118,6 +151,21 @@ private:
   void on_members(capnp::List<protocol::Member>::Reader list);
   void sweep_regions();
   void report_exception(task_id task, const char* name, const std::byte* bytes, std::size_t size);
+  eviction_report clear_out(const std::string& reason, std::chrono::milliseconds within);
+  void evict_in_background(std::string reason, std::chrono::milliseconds within,
+                           std::function<bool(const eviction_report&)> then);
+  // then(report) says whether the node leaves also when some tasks cannot.
+  void listen_to_agent(int inherited);
+  node_status own_status(std::size_t most_tasks);
+  std::vector<node_status> status(std::chrono::milliseconds within, const std::atomic<bool>& give_up);
+  detail::failure move_by_command(task_id task, node_id target, std::chrono::milliseconds within,
+                                  const std::atomic<bool>& give_up);
+  void open_control_desk();
+  void leave(const eviction_report& how);
+  static void tell(node_id whom, const cluster_event& event);
+  void tell_all(const cluster_event& event);
+  void on_notice(cluster_event&& event);
+  static void serve_cluster(const detail::request& asked, byte_reader& in);
 
   void on_connected(node_id node, const peer_info& info) override;
   void on_message(connection& from, node_id node, protocol::Message::Reader message,
@@ -125,6 +173,8 @@ private:
   void on_disconnected(node_id node, const error& reason, peer_loss how) override;
   void on_unreachable(node_id node, const error& reason, std::size_t dropped) override;
   void on_refused(const std::string& peer, const error& reason) override;
+  void on_link_message(detail::agent_link& from, protocol::HostMessage::Reader message) override;
+  void on_link_closed(detail::agent_link& which, const error& reason) override;
 
   node_options options_;
   node_id id_ = no_node;
@@ -159,14 +209,21 @@ private:
   std::optional<detail::outside_signals> outside_;
   std::optional<detail::scheduler> scheduler_;
   detail::members members_;
+  detail::event_log events_;
+  std::optional<detail::eviction> eviction_;
+  std::optional<detail::control_desk> desk_; // on the first node
+  const std::atomic<bool> never_{false};
+  std::shared_ptr<detail::agent_link> agent_; // on the I/O thread: who has started this node, if that was an agent
   detail::ledger ledger_; // on the first node
 
   std::mutex state_lock_;
   std::condition_variable state_changed_;
   bool joined_ = false;
   bool stopped_ = false;
+  std::optional<eviction_report> left_behind_; // tasks that an eviction ends
   std::optional<error> join_failure_;
   std::vector<std::uint64_t> wait_for_a_node_; // calls
+  std::vector<std::thread> evictors_;
 
   friend struct detail::node_calls;
 };
@@ -197,3 +254,5 @@ template <class F> int run(int argc, char** argv, F&& main_task) {
 } // namespace migrate
 
 #include <migrate/node_impl.hpp>
+#include <migrate/node_eviction.hpp>
+#include <migrate/node_status.hpp>

@@ -29,12 +29,13 @@ struct node_calls {
       task.state.store(run_state::ready, std::memory_order_relaxed);
       task.move = new move_order;
       task.move->target = where;
-      task.move->asker = {no_node, 0};
-      task.move->spawning = true;
+      task.move->asker = {no_node, 0, {}, move_reason::spawned};
       attention.fetch_add(1);
       task.wants.fetch_or(want_move);
     }
+    task_id id = task.id;
     this_scheduler->start_task(task);
+    this_engine->may_have_to_go(task, id);
   }
 
   static void wake_at(resident& task, steady_point when) {
@@ -100,6 +101,21 @@ struct node_calls {
       .forget_wake = [](resident& task) noexcept { this_node->timers_->forget(task); },
   };
 
+  static void moved(task_id task, const char* name, const move_order& how) noexcept {
+    this_node->events_.add({cluster_event::kind::moved, this_node->id_, how.target, task, name, reason_of(how), 0});
+    this_eviction->gone(task);
+  }
+  static void move_failed(task_id task, const char* name, const move_order& how) noexcept {
+    if (how.asker.reason == move_reason::evicted) return; // it is tried again; the eviction's end says what came of it
+    this_node->events_.add({cluster_event::kind::refused, this_node->id_, how.target, task, name, how.why.what, 0});
+  }
+  static void not_gone(resident& task, task_id id, node_id refused_by, const failure& why) noexcept {
+    this_eviction->not_gone(task, id, refused_by, why);
+  }
+  static std::string reason_of(const move_order& how) { return move_reason_names[static_cast<std::size_t>(how.asker.reason)]; }
+
+  static constexpr move_listener listener{.moved = moved, .failed = move_failed, .not_gone = not_gone};
+
   static void serve(void* owner, resident& task) noexcept { static_cast<node*>(owner)->engine_->serve(task); }
 
   static void finished(void* owner, resident& task) noexcept {
@@ -134,6 +150,7 @@ inline node::node(node_options options) : options_(std::move(options)) {
   if (detail::this_node != nullptr)
     throw error(errc::address_space, "this process has a node already; regions lie at the same addresses for both");
   detail::fix_addresses();
+  int agent = detail::agent_link::take_inherited();
   // Buffers that the C library would allocate at the first output, perhaps inside a task.
   std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
   ::tzset();
@@ -187,6 +204,8 @@ inline node::node(node_options options) : options_(std::move(options)) {
       outside_.emplace(loop_);
       outside_->forward();
     }
+    if (agent >= 0) listen_to_agent(agent);
+    if (first() && options_.control) open_control_desk();
     if (first()) start_siblings();
   } catch (...) {
     stop_cluster();
@@ -207,9 +226,23 @@ inline void node::stop_cluster() {
       children_->wait_for_end(std::chrono::seconds(10));
     }
   }
+  desk_.reset();
+  if (eviction_) eviction_->cancel();
+  std::vector<std::thread> evictors;
+  {
+    std::lock_guard guard(state_lock_);
+    evictors.swap(evictors_);
+  }
+  for (std::thread& each : evictors) each.join();
+  if (children_) children_->close_links();
+  if (scheduler_)
+    loop_.run([this] {
+      if (auto link = std::exchange(agent_, nullptr)) link->close();
+    });
   if (scheduler_) scheduler_->stop();
   if (network_) network_->stop();
   loop_.stop();
+  detail::this_eviction = nullptr;
   detail::the_services = nullptr;
   detail::the_process_parts.clear();
   detail::the_surroundings = nullptr;
@@ -290,7 +323,11 @@ inline void node::set_tables() {
   detail::home_services.set(detail::service::fork, detail::forking::serve);
   set_file_tables();
   engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
-                                                 carriers_, departed_, boot, options_.most_inline});
+                                                 carriers_, departed_, boot, options_.most_inline,
+                                                 detail::node_calls::listener});
+  eviction_.emplace(*home_, *engine_, members_);
+  detail::this_eviction = &*eviction_;
+  detail::home_services.set(detail::service::cluster, &node::serve_cluster);
   sleepers_.emplace(loop_, &detail::node_calls::woken);
   timers_.emplace(loop_, &detail::node_calls::timer_due);
   children_.emplace(loop_);
@@ -430,6 +467,10 @@ inline std::vector<std::string> node::sibling_arguments() const {
 }
 
 inline void node::start_sibling(std::uint64_t call) {
+  if (engine_->closed()) {
+    calls_.complete(call, {errc::node_leaving, "node " + to_string(id_) + " is leaving its host, and starts no other there", 0, 0, {}});
+    return;
+  }
   {
     std::lock_guard guard(state_lock_);
     wait_for_a_node_.push_back(call);
@@ -521,10 +562,15 @@ inline void node::on_enter(connection& from) {
   });
   network_->name(from, fresh);
   announce(fresh, false);
+  for (node_id each : members_.closed()) {
+    cluster_event leaving{cluster_event::kind::leaving, each, no_node, {}, {}, "since before this node came", 0};
+    tell(fresh, leaving);
+  }
   {
     std::lock_guard guard(state_lock_);
     members_.add(fresh);
   }
+  events_.add({cluster_event::kind::joined, fresh, no_node, {}, {}, {}, 0});
   member_came();
   state_changed_.notify_all();
 }
@@ -682,6 +728,11 @@ inline void node::on_disconnected(node_id peer, const error& reason, peer_loss h
     return;
   }
   if (!process_is_gone && network_->connected(peer)) return; // there again: on_connected has dealt with it
+  if (members_.contains(peer)) {
+    bool left = reason.code() == errc::ok;
+    events_.add({left ? cluster_event::kind::left : cluster_event::kind::lost, peer, no_node, {}, {},
+                 left ? "" : reason.what(), 0});
+  }
   members_.remove(peer);
   if (first()) announce(peer, true);
   calls_.fail(peer, errc::node_unreachable, "node " + to_string(peer) + " was lost: " + reason.what());
@@ -706,11 +757,6 @@ inline void node::on_refused(const std::string& peer, const error& reason) {
   say("sent away " + peer + ": " + reason.what());
   std::lock_guard guard(state_lock_);
   join_failure_ = reason;
-}
-
-inline void node::serve() {
-  std::unique_lock guard(state_lock_);
-  state_changed_.wait(guard, [&] { return stopped_; });
 }
 
 inline move_statistics node::statistics() {

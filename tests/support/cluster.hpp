@@ -2,11 +2,15 @@
 // all: list the test with CLUSTER in tests/CMakeLists.txt.
 #pragma once
 
+#include <chrono>
 #include <cstdio>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <migrate/cluster/cluster_event.hpp>
+#include <migrate/cluster/eviction_report.hpp>
 #include <migrate/task.hpp>
 #include <migrate/transfer/statistics.hpp>
 
@@ -30,6 +34,14 @@ std::vector<int> other_processes();
 std::string cluster_address();
 std::string cluster_store();
 // Of the first node. Not from a task.
+
+migrate::eviction_report evict(migrate::node_id which, const std::string& reason, std::chrono::milliseconds within);
+void stay(migrate::node_id which);
+void on_event(std::function<void(const migrate::cluster_event&)> tell);
+// Of the first node, or of the one that joined by address. Not from a task.
+
+int serve();
+// Until the node is stopped or evicted; the exit status of a program that does nothing else.
 
 struct scenario {
   const char* name;

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <utility>
 
 #include <migrate/node.hpp>
 
@@ -23,6 +24,16 @@ migrate::move_statistics statistics() { return cluster().statistics(); }
 std::vector<int> other_processes() { return cluster().started_processes(); }
 std::string cluster_address() { return cluster().address(); }
 std::string cluster_store() { return cluster().store_path(); }
+
+migrate::eviction_report evict(migrate::node_id which, const std::string& reason, std::chrono::milliseconds within) {
+  return cluster().evict(which, reason, within);
+}
+void stay(migrate::node_id which) { cluster().stay(which); }
+void on_event(std::function<void(const migrate::cluster_event&)> tell) { cluster().on_event(std::move(tell)); }
+int serve() {
+  cluster().serve();
+  return 0;
+}
 
 inline int run_on_node(int argc, char** argv) {
   const char* wanted = std::getenv("MIGRATE_SCENARIO");

@@ -33,6 +33,7 @@ struct node_options {
   bool forward_signals = false;        // signals to this process, such as Ctrl-C, go to the tasks in the foreground
   bool reopen_files = false;           // a moving task's files are opened anew, as between machines, also on one
   offset_sharing shared_offset = offset_sharing::kernel; // of files that a child inherits; not kernel between machines
+  bool control = true;                 // the first node has a socket for the command `migrate` of the same user
   bool quiet = false;                  // no lines about the node's own doings on standard error
   bool helper = false;                 // started by another node of this machine; ends with it
   std::vector<std::string> arguments; // for the nodes that this one starts: the program's own, after its name
@@ -59,6 +60,7 @@ inline constexpr const char* node_options_help =
     "  --migrate-reopen-files      move files as between machines: open them anew, hand over no descriptor\n"
     "  --migrate-shared-offset=WAY who has the offset of a file that several tasks share: kernel (on one machine only),\n"
     "                              home or token\n"
+    "  --migrate-control=0         have no socket for `migrate status`\n"
     "  --migrate-quiet             no lines about the nodes themselves\n";
 
 namespace detail {
@@ -85,7 +87,7 @@ inline offset_sharing parse_sharing(std::string_view text) {
 
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
                                                     "credentials", "torture", "keepalive", "inline", "quiet",  "usage",
-                                                    "signals", "reopen-files", "shared-offset"};
+                                                    "signals", "reopen-files", "shared-offset", "control"};
 // Those that the environment may set; the command line has two more: helper, and help.
 
 inline void set_option(node_options& into, std::string_view name, std::string_view value) {
@@ -111,6 +113,8 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
     into.reopen_files = value != "0";
   else if (name == "shared-offset")
     into.shared_offset = parse_sharing(value);
+  else if (name == "control")
+    into.control = value != "0";
   else if (name == "quiet")
     into.quiet = value != "0";
   else if (name == "signals")

@@ -116,6 +116,8 @@ public:
   void died(node_id node) noexcept;
 
   void end_seen(task_id task) noexcept;
+  bool all_ends_seen() noexcept;
+  // Whether every home has confirmed the ends of its tasks here.
   void tell_ends_again(node_id home);
   void forget_ends(node_id home) noexcept;
 
@@ -379,9 +381,12 @@ inline void home_office::end_here(resident& task) noexcept {
     return;
   }
   vacated_.vacate(region, touched_end);
+  outcome kept{how.kind, {how.bytes.data(), how.bytes.size()}, how.status, how.used};
+  {
+    held guard(untold_lock_); // before home can confirm it
+    untold_.insert_or_assign(id, untold_end{epoch, std::move(kept)});
+  }
   tell_end(id, epoch, how);
-  held guard(untold_lock_);
-  untold_.insert_or_assign(id, untold_end{epoch, std::move(how)});
 }
 
 inline void home_office::tell_end(task_id task, std::uint64_t epoch, const outcome& how) {
@@ -402,6 +407,11 @@ inline void home_office::tell_end(task_id task, std::uint64_t epoch, const outco
 inline void home_office::end_seen(task_id task) noexcept {
   held guard(untold_lock_);
   untold_.erase(task);
+}
+
+inline bool home_office::all_ends_seen() noexcept {
+  held guard(untold_lock_);
+  return untold_.empty();
 }
 
 inline void home_office::tell_ends_again(node_id home) {

@@ -45,6 +45,9 @@ public:
 
   std::size_t count() const noexcept { return count_.load(std::memory_order_relaxed); }
 
+  void when_empty(void (*tell)() noexcept) noexcept { when_empty_.store(tell); }
+  // Told of the last task's going, on the thread that saw to it.
+
 private:
   static constexpr std::size_t block_size = 256;
 
@@ -58,6 +61,7 @@ private:
   std::vector<std::unique_ptr<resident[]>> blocks_;
   std::unordered_map<task_id, resident*> foreign_;
   std::atomic<std::size_t> count_{0};
+  std::atomic<void (*)() noexcept> when_empty_{nullptr};
 };
 // Thread safety: any thread, inside a node_heap_scope where a task runs.
 
@@ -117,11 +121,15 @@ inline void residents::retire(resident& task, task_id id, home_record* home) noe
     if (home->here.load(std::memory_order_relaxed) == &task)
       home->here.store(nullptr, std::memory_order_release);
   }
-  held guard(lock_);
-  if (auto found = foreign_.find(id); found != foreign_.end() && found->second == &task) foreign_.erase(found);
-  task.next = free_;
-  free_ = &task;
-  count_.fetch_sub(1, std::memory_order_relaxed);
+  bool last = false;
+  {
+    held guard(lock_);
+    if (auto found = foreign_.find(id); found != foreign_.end() && found->second == &task) foreign_.erase(found);
+    task.next = free_;
+    free_ = &task;
+    last = count_.fetch_sub(1) == 1;
+  }
+  if (auto tell = last ? when_empty_.load() : nullptr; tell != nullptr) tell();
 }
 
 } // namespace migrate::detail

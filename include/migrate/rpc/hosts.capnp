@@ -212,6 +212,7 @@ struct HostStatus {
   applications @1 :List(ApplicationLine);
   tasks @2 :List(TaskLine);
   events @3 :List(EventLine);
+  nodes @4 :List(NodeLine);
 }
 
 struct HostLine {
@@ -251,6 +252,18 @@ struct TaskLine {
   state @4 :Text;
   moves @5 :UInt64;
   bytes @6 :UInt64;
+}
+
+struct NodeLine {
+  node @0 :UInt16;
+  host @1 :Text;
+  process @2 :UInt32;
+  address @3 :Text;
+  workers @4 :UInt32;
+  tasks @5 :UInt64;
+  # That are on it; not all of them need be listed.
+  state @6 :Text;
+  # Empty: it answers and takes tasks.
 }
 
 struct EventLine {

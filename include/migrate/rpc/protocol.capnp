@@ -225,6 +225,8 @@ struct Move {
   target @2 :UInt16;
   by @3 :UInt64;
   # The task that asks for it; 0: none, but the node that does.
+  reason @4 :UInt8;
+  # A move_reason.
 }
 
 struct Pages {

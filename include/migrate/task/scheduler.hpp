@@ -22,6 +22,7 @@
 #include <migrate/task/control_block.hpp>
 #include <migrate/task/resident.hpp>
 #include <migrate/task/run_queue.hpp>
+#include <migrate/task/serving_threads.hpp>
 #include <migrate/task/usage.hpp>
 
 namespace migrate::detail {
@@ -102,7 +103,7 @@ public:
     // The same for a task that was ended by a fault.
   };
 
-  explicit scheduler(hooks calls) : hooks_(calls) {}
+  explicit scheduler(hooks calls) : hooks_(calls), servers_(calls.serve, calls.owner) {}
   ~scheduler() {
     stop();
     this_scheduler = nullptr;
@@ -126,9 +127,9 @@ public:
 
   void serve_later(resident& task) noexcept {
     if ((task.wants.fetch_or(want_move) & want_move) == 0) attention.fetch_add(1); // answered() takes it back
-    enqueue(task);
+    serve_soon(task);
   }
-  // Has a worker serve a task that is frozen and stays so.
+  // Has a task served that is frozen and stays so: by a worker, or by another thread when all workers compute.
 
   [[gnu::always_inline]] void start_unparked(resident& task) noexcept { enqueue(task); }
   // After unpark().
@@ -144,6 +145,9 @@ public:
 
   void ask(resident& task, want what) noexcept;
   // Has the task served at its next safe point, at once when it waits or is queued. Any thread.
+
+  void serve_queued() noexcept;
+  // Has the tasks served that something is asked of and that stand in queues, if all workers compute. Not from a worker.
 
   static void answered(resident& task, want what) noexcept;
   // Takes back what was asked.
@@ -169,6 +173,10 @@ public:
   std::size_t worker_count() const noexcept { return workers_.size(); }
 
 private:
+  void serve_soon(resident& task) noexcept;
+  static bool to_be_served(const resident& task) noexcept {
+    return task.wants.load(std::memory_order_relaxed) != 0 && task.pins.load(std::memory_order_relaxed) == 0;
+  }
   void enqueue(resident& task) noexcept;
   void inject(resident& task) noexcept;
   void run(worker& here) noexcept;
@@ -195,7 +203,10 @@ private:
   static void leave_to_loop(worker& here, leaving why) noexcept;
   static void stay(worker& here) noexcept;
 
+  static constexpr unsigned most_servers = 8; // threads
+
   hooks hooks_;
+  serving_threads servers_;
   std::vector<std::unique_ptr<worker>> workers_;
   std::atomic<bool> stopping_{false};
   alignas(64) spin_lock injected_lock_;
@@ -463,7 +474,33 @@ inline void scheduler::wake(resident& task) noexcept {
 
 inline void scheduler::ask(resident& task, want what) noexcept {
   if ((task.wants.fetch_or(what) & what) == 0) attention.fetch_add(1);
-  wake(task);
+  if (idle_count_.load() > 0 || !unpark(task))
+    wake(task);
+  else if (task.pins.load(std::memory_order_relaxed) != 0)
+    enqueue(task);
+  else
+    serve_soon(task);
+}
+
+inline void scheduler::serve_soon(resident& task) noexcept {
+  if (idle_count_.load() > 0) {
+    enqueue(task);
+    return;
+  }
+  task.state.store(run_state::frozen);
+  servers_.push(task);
+}
+
+inline void scheduler::serve_queued() noexcept {
+  if (idle_count_.load() > 0) return; // an idle worker steals
+  run_queue aside;
+  auto sort = [this](resident& task) { to_be_served(task) ? serve_soon(task) : enqueue(task); };
+  for (std::size_t left = injected_.load(); left > 0; --left)
+    if (resident* task = take_injected()) sort(*task);
+  for (auto& each : workers_)
+    for (std::size_t left = each->queue.size(); left > 0; --left)
+      if (resident* task = each->queue.steal(aside)) sort(*task);
+  while (resident* task = aside.pop()) sort(*task);
 }
 
 inline void scheduler::answered(resident& task, want what) noexcept {
@@ -539,7 +576,7 @@ inline void scheduler::run(worker& here) noexcept {
       idle(here);
       continue;
     }
-    if (task->wants.load(std::memory_order_relaxed) != 0 && task->pins.load(std::memory_order_relaxed) == 0) {
+    if (to_be_served(*task)) {
       task->state.store(run_state::frozen);
       hooks_.serve(hooks_.owner, *task);
       continue;
@@ -620,6 +657,7 @@ inline void scheduler::start(unsigned count) {
     if (!cheap) workers_.back()->queue.take_the_long_way();
   }
   this_scheduler = this;
+  servers_.start(std::min(count, most_servers));
   for (auto& each : workers_) {
     worker* mine = each.get();
     each->os_thread = std::thread([this, mine] {
@@ -652,6 +690,7 @@ inline void scheduler::stop() noexcept {
     ::syscall(SYS_futex, &each->signal, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
   }
   for (auto& each : workers_) each->os_thread.join();
+  servers_.stop();
 }
 
 } // namespace migrate::detail

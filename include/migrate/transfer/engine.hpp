@@ -1,6 +1,7 @@
 // The transfer engine: freezes a task, offers it, and hands it over once home has granted the claim.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <memory>
@@ -24,6 +25,17 @@
 #include <migrate/transfer/statistics.hpp>
 
 namespace migrate::detail {
+
+struct move_listener {
+  // Who is told of what the engine does, on a worker, a serving thread or the I/O thread. Each may be null.
+
+  void (*moved)(task_id task, const char* name, const move_order& how) noexcept = nullptr;
+  // The task runs on the order's target now.
+  void (*failed)(task_id task, const char* name, const move_order& how) noexcept = nullptr;
+  // It goes on here; the order's `why` says for what reason.
+  void (*not_gone)(resident& task, task_id id, node_id refused_by, const failure& why) noexcept = nullptr;
+  // While the node is closed: a task has come to run here, or does not get away; `why` is empty when no move was tried.
+};
 
 class transfer_engine {
   // The way of one task from source to target, with home as the arbiter:
@@ -49,6 +61,7 @@ public:
     departed_regions& departed;
     id128 boot;
     std::size_t most_inline; // bytes of dirty pages that travel inside the offer
+    move_listener listener;
   };
 
   explicit transfer_engine(parts with) : with_(with) {}
@@ -58,7 +71,17 @@ public:
   // who runs its home may ask for it. False: it has left this node, or ended. With `copy`, it stays and that copy of it goes; the answer comes when the copy runs.
 
   void serve(resident& task) noexcept;
-  // On a worker's loop, with the task frozen.
+  // On a worker's loop or a serving thread, with the task frozen.
+
+  void close(std::string why);
+  // From now on every offer is refused with errc::node_leaving and these words, and move_listener::not_gone hears of tasks
+  // that are here nevertheless.
+  void reopen() noexcept;
+  bool closed() const noexcept { return closed_.load(); }
+  void may_have_to_go(resident& task, task_id id) noexcept {
+    if (closed()) not_gone(task, id, no_node, {});
+  }
+  // A task has begun here, or goes on.
 
   void ended(resident& task) noexcept;
   // The task has run its last instruction here.
@@ -95,6 +118,10 @@ private:
   void lay_out(resident& task);
   void give_up(resident& task, failure why) noexcept;
   void answer_asker(const move_asker& asker, const failure& how) noexcept;
+  void not_gone(resident& task, task_id id, node_id refused_by, const failure& why) noexcept {
+    if (with_.listener.not_gone != nullptr) with_.listener.not_gone(task, id, refused_by, why);
+  }
+  bool refuse_if_closed(node_id source, task_id task, std::uint64_t epoch);
   failure check_movable(resident& task) const;
   bool send_offer(resident& task, task_id id, std::uint64_t epoch, const memory_survey& memory,
                   const byte_writer& bundle, const std::vector<std::byte>& manifest, bool with_pages);
@@ -118,7 +145,9 @@ private:
 
   parts with_;
   move_recorder recorder_;
+  std::atomic<bool> closed_{false};
   spin_lock lock_;
+  std::string why_closed_;
   std::unordered_map<task_id, image> images_;     // the newest image of tasks that are here
   std::unordered_map<task_id, node_id> sources_;  // where foreign tasks that are here came from
   std::unordered_map<task_id, resident*> moving_; // departures and arrivals under way

@@ -88,7 +88,8 @@ inline forked fork_me() {
         why = {make_error_code(errc::no_such_node), "no node has these addresses free, and another one did not come up"};
       else
         why = family::to_failure(started.got);
-      if (!why.code) continue;
+      if (why.code == errc::node_leaving) this_task::sleep_for(std::chrono::milliseconds(1)); // it is about to go itself
+      if (!why.code || why.code == errc::node_leaving) continue;
       if (copy) cancel(copy);
       return {{}, {why.code, "fork: " + why.what}};
     }
@@ -110,7 +111,7 @@ inline forked fork_me() {
     current_task()->pins.fetch_sub(1, std::memory_order_relaxed); // see offer_copy()
     if (!why.code) return {copy, {}};
     refused.push_back(target);
-    if (why.code == errc::region_occupied || why.code == errc::node_unreachable) continue;
+    if (why.code == errc::region_occupied || why.code == errc::node_unreachable || why.code == errc::node_leaving) continue;
     cancel(copy);
     if (why.code != errc::node_lost || refused.size() >= most_losses) return {{}, {why.code, "fork: " + why.what}};
     serial = ++current_task()->control->forks; // a copy that was claimed, and lost, cannot be offered again

@@ -15,10 +15,21 @@
 
 namespace migrate::detail {
 
+enum class move_reason : std::uint8_t {
+  asked,    // by a task or the program
+  spawned,  // a task begins elsewhere than where it was spawned
+  command,  // by a person
+  balanced, // by the policy that evens out the load
+  evicted,  // the node is leaving its host
+};
+
+inline constexpr const char* move_reason_names[] = {"asked", "spawned", "command", "balanced", "evicted"};
+
 struct move_asker {
-  node_id node = no_node; // none: the task itself
+  node_id node = no_node; // none: the task itself, or nobody
   std::uint64_t call = 0;
   task_id by{}; // none: no task, but who runs that node
+  move_reason reason = move_reason::asked;
 };
 
 enum class move_phase : std::uint8_t {
@@ -55,12 +66,14 @@ struct move_order {
   std::uint64_t claimed = 0;                    // the epoch that this node last asked home to follow
   std::size_t bytes = 0;                        // of dirty pages
   task_id copy;                                 // valid: the task stays, and this copy of it is offered
-  bool spawning = false;                        // the task has yet to begin: spawned for another node
   bool target_lost = false;                     // offered, and the target cannot be heard
   bool target_gone = false;                     // its process has ended, too
   image offered;                                // the generation made for this move, if one was
   std::unique_ptr<arrival> incoming;            // on the target; on the source: the task comes back already
   std::chrono::steady_clock::time_point frozen_at;
+
+  bool asked_itself() const noexcept { return asker.node == no_node && asker.reason == move_reason::asked; }
+  // The task waits for it in move_me(), and reads there what came of it.
 };
 // Guarded by its resident's lock; the phases `asked`, `vacating` and `arriving` belong to the worker that
 // serves the task, the others to the I/O thread.

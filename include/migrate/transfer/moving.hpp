@@ -12,27 +12,20 @@ namespace migrate::detail::moving {
 // As in family.hpp: nothing of the node's memory is kept across a wait.
 
 inline failure move_me(node_id target) {
-  resident& me = *current_task();
-  if (target == this_home->here()) return {};
-  if (me.pins.load(std::memory_order_relaxed) != 0)
-    return {make_error_code(errc::not_movable), "moving task " + to_string(me.id) + " to node " +
-                                                    to_string(target) + ": it holds a pin_scope"};
-  {
-    failure refused;
+  for (bool ordered = false; !ordered;) {
+    resident& me = *current_task();
+    if (target == this_home->here()) return {};
+    if (me.pins.load(std::memory_order_relaxed) != 0)
+      return {make_error_code(errc::not_movable), "moving task " + to_string(me.id) + " to node " +
+                                                      to_string(target) + ": it holds a pin_scope"};
     {
       node_heap_scope scope;
-      this_engine->order(me, me.id, target, {}, refused);
+      failure under_way;
+      this_engine->order(me, me.id, target, {}, under_way);
+      ordered = !under_way.code;
     }
-    if (refused.code) {
-      failure copy{refused.code, std::string(refused.what.c_str())};
-      {
-        node_heap_scope scope;
-        std::string().swap(refused.what);
-      }
-      return copy;
-    }
+    this_scheduler->serve_me(*this_worker()); // what somebody else asked of it goes first
   }
-  this_scheduler->serve_me(*this_worker());
   // Here again, or on the target, where no order waits.
   resident& now = *current_task();
   move_order* order = nullptr;
@@ -45,6 +38,7 @@ inline failure move_me(node_id target) {
   {
     node_heap_scope scope;
     delete order;
+    this_engine->may_have_to_go(now, now.id);
   }
   return why;
 }

@@ -50,8 +50,9 @@ inline void transfer_engine::answer_asker(const move_asker& asker, const failure
 inline void transfer_engine::on_move(node_id asker, protocol::Move::Reader message) {
   task_id id(message.getTask());
   failure refused;
+  auto reason = message.getReason() == static_cast<std::uint8_t>(move_reason::command) ? move_reason::command : move_reason::asked;
   resident* task = with_.home.find_here(id);
-  move_asker by{asker, message.getCall(), task_id(message.getBy())};
+  move_asker by{asker, message.getCall(), task_id(message.getBy()), reason};
   if (task == nullptr || !order(*task, id, node_id(message.getTarget()), by, refused)) {
     // `first`: not here; the asker looks for it again.
     send_answer(with_.network, asker, message.getCall(), answer{errc::ok, "", 1, 0, {}});
@@ -117,6 +118,14 @@ inline failure transfer_engine::check_movable(resident& task) const {
             "migrate/malloc.hpp in one source file to have exceptions allocated in regions"};
   return {};
 }
+
+inline void transfer_engine::close(std::string why) {
+  held guard(lock_);
+  why_closed_ = std::move(why);
+  closed_ = true;
+}
+
+inline void transfer_engine::reopen() noexcept { closed_ = false; }
 
 inline image transfer_engine::image_of(task_id task) {
   held guard(lock_);
@@ -215,23 +224,26 @@ inline void transfer_engine::give_up(resident& task, failure why) noexcept {
     moving_.erase(task.id);
   }
   with_.home.left(task.control->region);
+  const task_id id = task.id;
   move_order* order = nullptr;
+  node_id target = no_node;
   bool asked_itself = false;
   std::string complaint;
   {
     held guard(task.lock);
     order = task.move;
-    asked_itself = order->asker.node == no_node && !order->spawning;
+    target = order->target;
+    asked_itself = order->asked_itself();
     if (why.code) {
-      node_id target = order->target;
-      why.what = "moving task " + to_string(task.id) + " to node " + to_string(target) + ": " + why.what;
+      why.what = "moving task " + to_string(id) + " to node " + to_string(target) + ": " + why.what;
       recorder_.failed();
     }
-    if (order->spawning && why.code) complaint = why.what + "; it begins here";
+    if (order->asker.reason == move_reason::spawned && why.code) complaint = why.what + "; it begins here";
     order->why = why;
     order->phase = move_phase::failed;
     if (!asked_itself) task.move = nullptr;
   }
+  if (why.code && with_.listener.failed != nullptr) with_.listener.failed(id, task.control->name, *order);
   if (order->offered.valid()) {
     try {
       with_.images->discard(order->offered);
@@ -247,6 +259,7 @@ inline void transfer_engine::give_up(resident& task, failure why) noexcept {
   if (!complaint.empty()) the_services->report(complaint.c_str());
   this_scheduler->thaw(task);
   with_.carriers.release(task, false);
+  if (closed() && !asked_itself) not_gone(task, id, target, why); // otherwise when it has read what came of it
 }
 
 inline resident* transfer_engine::departing(task_id id) noexcept {
@@ -284,6 +297,7 @@ inline void transfer_engine::on_taken(node_id target, protocol::TaskEpoch::Reade
 }
 
 inline void transfer_engine::taken(resident& task) {
+  if (with_.listener.moved != nullptr) with_.listener.moved(task.id, task.control->name, *task.move);
   auto freeze = std::chrono::steady_clock::now() - task.move->frozen_at;
   recorder_.moved(static_cast<std::uint64_t>(
                       std::chrono::duration_cast<std::chrono::nanoseconds>(freeze).count()),

@@ -31,6 +31,7 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
     bool runs = false;
     bool overdue = false;
     bool busy = false;
+    bool comes_back = false;
     {
       held guard(there->lock);
       gone = there->id != id;
@@ -39,7 +40,8 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
           (order->phase == move_phase::vacating || order->phase == move_phase::offered)) {
         // It left, ran, and comes back before its last memory here is gone.
         overdue = order->phase == move_phase::offered;
-        order->incoming = std::move(incoming);
+        comes_back = !closed();
+        if (comes_back) order->incoming = std::move(incoming);
       } else if (order != nullptr && epoch > order->epoch &&
                  (order->phase == move_phase::arriving || order->phase == move_phase::claiming)) {
         busy = true;
@@ -48,11 +50,13 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
       }
     }
     if (overdue) taken(*there);
+    if (!gone && !busy && !runs && !comes_back && refuse_if_closed(source, id, epoch)) return;
     if (busy)
       refuse(source, id, epoch, {make_error_code(errc::move_in_progress), "an earlier offer of the task is not settled there"});
     if (runs) tell_taken(source, id, epoch); // the offer came twice
     if (!gone) return;
   }
+  if (refuse_if_closed(source, id, epoch)) return;
   if (message.getShared() && occupied(incoming->region, id)) {
     refuse(source, id, epoch, {make_error_code(errc::region_occupied),
                                "a copy of the task has the same addresses on node " + to_string(with_.home.here())});
@@ -193,6 +197,17 @@ inline void transfer_engine::refuse(node_id source, task_id task, std::uint64_t 
   });
 }
 
+inline bool transfer_engine::refuse_if_closed(node_id source, task_id task, std::uint64_t epoch) {
+  if (!closed()) return false;
+  std::string why;
+  {
+    held guard(lock_);
+    why = why_closed_;
+  }
+  refuse(source, task, epoch, {make_error_code(errc::node_leaving), why});
+  return true;
+}
+
 inline void transfer_engine::drop_arrival(resident& task) noexcept {
   task_id id = task.id;
   region_number region = task.move->incoming->region;
@@ -241,6 +256,7 @@ inline void transfer_engine::granted(resident& task) {
     task.epoch = order->claimed + 1;
   }
   const arrival& from = *order->incoming;
+  const task_id id = task.id;
   control_block& control = *task.control;
   ++control.moves;
   if (from.boot != with_.boot) control.clock_offset = from.clock - node_steady();
@@ -253,6 +269,7 @@ inline void transfer_engine::granted(resident& task) {
   delete order;
   this_scheduler->start_task(task);
   with_.carriers.release(task, false);
+  may_have_to_go(task, id);
 }
 
 } // namespace migrate::detail

@@ -1,0 +1,117 @@
+// What a node tells of itself and its tasks.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <unistd.h>
+
+#include <migrate/cluster/cluster_event.hpp>
+#include <migrate/cluster/task_view.hpp>
+#include <migrate/home/residents.hpp>
+#include <migrate/id.hpp>
+#include <migrate/task/codec.hpp>
+
+namespace migrate {
+
+struct task_status {
+  task_id task;
+  std::string name;
+  node_id place = no_node;
+  std::string state; // in words
+  std::uint64_t moves = 0;
+  std::uint64_t bytes = 0; // of memory in use: heap and stack
+  bool arriving = false;   // the node that it comes from counts it, too
+
+  auto migrate_fields() { return std::tie(task, name, place, state, moves, bytes, arriving); }
+};
+
+struct node_status {
+  node_id node = no_node;
+  std::string host;
+  std::uint32_t process = 0;
+  std::string address;
+  std::uint32_t workers = 0;
+  std::string state;        // empty: it answers and takes tasks
+  std::uint64_t tasks_here = 0;
+  std::vector<task_status> tasks; // at most as many as were asked for, the largest first
+  std::vector<cluster_event> events; // the last ones; `when` is their age in nanoseconds
+
+  auto migrate_fields() { return std::tie(node, host, process, address, workers, state, tasks_here, tasks, events); }
+};
+
+namespace detail {
+
+inline std::string state_in_words(const task_view& task) {
+  std::string target = to_string(task.target);
+  if (task.phase) {
+    switch (*task.phase) {
+    case move_phase::asked: return (task.pinned ? "pinned, is to go to " : "is to go to ") + target;
+    case move_phase::offered:
+    case move_phase::vacating: return "moves to " + target;
+    case move_phase::arriving:
+    case move_phase::claiming: return "arrives";
+    case move_phase::failed: break;
+    }
+  }
+  if (task.stopped) return "stopped";
+  std::string pinned = task.pinned ? ", pinned" : "";
+  switch (task.state) {
+  case run_state::running:
+  case run_state::woken: return "runs" + pinned;
+  case run_state::ready: return "ready" + pinned;
+  case run_state::parked: return "waits" + pinned;
+  case run_state::frozen: return "frozen";
+  case run_state::none: break;
+  }
+  return "ends";
+}
+
+inline std::vector<task_status> tasks_of(residents& all, node_id here, std::size_t most) {
+  std::vector<task_status> found;
+  for (const task_view& each : look_at_all(all)) {
+    bool arriving = each.phase == move_phase::arriving || each.phase == move_phase::claiming;
+    found.push_back({each.id, each.name, here, state_in_words(each), each.moves, each.bytes, arriving});
+  }
+  if (found.size() > most) {
+    auto end = found.begin() + static_cast<std::ptrdiff_t>(most);
+    std::nth_element(found.begin(), end, found.end(), [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
+    found.erase(end, found.end());
+  }
+  std::sort(found.begin(), found.end(), [](const task_status& a, const task_status& b) { return a.task < b.task; });
+  return found;
+}
+
+inline std::vector<cluster_event> aged(std::vector<cluster_event> events) {
+  std::int64_t now = std::chrono::steady_clock::now().time_since_epoch().count();
+  for (cluster_event& each : events) each.when = now - each.when;
+  return events;
+}
+
+inline std::string this_host() {
+  char name[256] = {};
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
+
+inline void make_one(std::vector<node_status>& all, node_id answering) {
+  // A task on its way is both where it comes from and where it goes to; and every node is told what becomes of nodes.
+  std::unordered_set<task_id> there;
+  for (const node_status& node : all)
+    for (const task_status& task : node.tasks)
+      if (!task.arriving) there.insert(task.task);
+  for (node_status& node : all) {
+    std::erase_if(node.tasks, [&](const task_status& task) { return task.arriving && there.contains(task.task); });
+    if (node.node != answering)
+      std::erase_if(node.events, [](const cluster_event& each) { return !each.of_task(); });
+  }
+}
+
+} // namespace detail
+} // namespace migrate

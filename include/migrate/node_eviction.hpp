@@ -1,0 +1,174 @@
+// How a node is evicted, and what it tells the others of itself. Included by node.hpp.
+#pragma once
+
+#include <migrate/node.hpp>
+
+namespace migrate {
+
+namespace detail {
+
+enum class cluster_wish : std::uint8_t { notice, evict, stay, status };
+
+inline constexpr std::size_t most_listed = 1000; // tasks of each node
+
+template <class T> void reply_with(const request& asked, const T& value) {
+  byte_writer bytes;
+  bytes.put(value);
+  answer result;
+  result.bytes = {bytes.bytes().data(), bytes.bytes().size()};
+  reply(asked, std::move(result));
+}
+
+inline std::string left_behind(node_id here, const eviction_report& how) {
+  std::string text = "node " + to_string(here) + " is evicted (" + how.reason + ")";
+  if (!how.remaining.empty()) {
+    text += ", and these tasks could not leave it:";
+    for (const remaining_task& each : how.remaining)
+      text += " " + to_string(each.task) + (each.name.empty() ? "" : " (" + each.name + ")") + ": " + each.why + ";";
+    text.pop_back();
+  }
+  if (!how.homed.empty()) text += ", and " + std::to_string(how.homed.size()) + " tasks elsewhere have their home here";
+  return text;
+}
+
+} // namespace detail
+
+inline void node::serve() {
+  std::unique_lock guard(state_lock_);
+  state_changed_.wait(guard, [&] { return stopped_; });
+  if (left_behind_) throw error(errc::node_leaving, detail::left_behind(id_, *left_behind_));
+}
+
+inline void node::tell(node_id whom, const cluster_event& event) {
+  detail::tell_service(whom, detail::service::cluster, [&](byte_writer& out) {
+    out.put(detail::cluster_wish::notice);
+    out.put(event);
+  });
+}
+
+inline void node::tell_all(const cluster_event& event) {
+  for (node_id each : members_.all()) tell(each, event);
+}
+
+inline void node::on_notice(cluster_event&& event) {
+  if (event.what == cluster_event::kind::leaving) members_.close(event.node);
+  if (event.what == cluster_event::kind::staying) members_.reopen(event.node);
+  events_.add(std::move(event));
+}
+
+inline void node::serve_cluster(const detail::request& asked, byte_reader& in) {
+  node& here = *detail::this_node;
+  switch (in.get<detail::cluster_wish>()) {
+  case detail::cluster_wish::notice: here.on_notice(in.get<cluster_event>()); return;
+  case detail::cluster_wish::stay:
+    here.stay();
+    detail::reply(asked, {});
+    return;
+  case detail::cluster_wish::status: {
+    auto most = in.get<std::uint64_t>();
+    detail::reply_with(asked, here.own_status(static_cast<std::size_t>(most)));
+    return;
+  }
+  case detail::cluster_wish::evict: {
+    auto reason = in.get<std::string>();
+    std::chrono::milliseconds within(in.get<std::int64_t>());
+    here.evict_in_background(std::move(reason), within, [asked](const eviction_report& how) {
+      detail::reply_with(asked, how);
+      return false;
+    });
+    return;
+  }
+  }
+  throw error(errc::protocol, "there is no such request of a node");
+}
+
+inline eviction_report node::clear_out(const std::string& reason, std::chrono::milliseconds within) {
+  auto deadline = std::chrono::steady_clock::now() + within;
+  tell_all({cluster_event::kind::leaving, id_, no_node, {}, {}, reason, 0});
+  eviction_->begin(reason);
+  if (!first()) children_->evict(within, reason);
+  eviction_->wait(deadline);
+  if (!first()) children_->wait_for_end(std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()));
+  if (!first() && home_->residents().count() == 0) eviction_->wait_for_homed(deadline);
+  eviction_report how = eviction_->report();
+  std::string text = std::to_string(how.moved) + " tasks moved within " + std::to_string(how.took / 1'000'000) + " ms";
+  if (!how.remaining.empty() || !how.homed.empty()) text += "; " + detail::left_behind(id_, how);
+  tell(detail::family::registrar, {cluster_event::kind::cleared, id_, no_node, {}, {}, text, 0});
+  return how;
+}
+
+inline void node::leave(const eviction_report& how) {
+  std::lock_guard guard(state_lock_);
+  if (!how.remaining.empty() || !how.homed.empty()) left_behind_ = how;
+  stopped_ = true;
+  state_changed_.notify_all();
+}
+
+inline void node::evict_in_background(std::string reason, std::chrono::milliseconds within,
+                                      std::function<bool(const eviction_report&)> then) {
+  std::lock_guard guard(state_lock_);
+  evictors_.emplace_back([this, reason = std::move(reason), within, then = std::move(then)] {
+    eviction_report how = clear_out(reason, within);
+    bool at_any_price = then(how);
+    if (!first() && (at_any_price || (how.remaining.empty() && how.homed.empty()))) leave(how);
+  });
+}
+
+inline void node::listen_to_agent(int inherited) {
+  loop_.run([this, inherited] { agent_ = detail::agent_link::adopt(loop_, inherited, *this, "this host's agent"); });
+}
+
+inline void node::on_link_message(detail::agent_link& from, protocol::HostMessage::Reader message) {
+  if (!message.isEvict()) return;
+  std::string reason = message.getEvict().getReason().cStr();
+  // What is left then is killed, so the node ends before.
+  std::chrono::milliseconds within(message.getEvict().getMilliseconds() * 9ull / 10);
+  evict_in_background(std::move(reason), within, [this, link = from.shared_from_this()](const eviction_report&) {
+    link->send([](protocol::HostMessage::Builder out) { out.setEvicted(); });
+    children_->kill_all();
+    return true;
+  });
+}
+
+inline void node::on_link_closed(detail::agent_link&, const error&) {
+  if (std::exchange(agent_, nullptr) == nullptr) return; // closed by this node, which ends
+  evict_in_background("the agent has ended", std::chrono::seconds(3), [this](const eviction_report&) {
+    children_->kill_all();
+    return true;
+  });
+}
+
+inline eviction_report node::evict(const std::string& reason, std::chrono::milliseconds within) {
+  eviction_report how = clear_out(reason, within);
+  if (!first() && how.remaining.empty() && how.homed.empty()) leave(how);
+  return how;
+}
+
+inline eviction_report node::evict(node_id which, const std::string& reason, std::chrono::milliseconds within) {
+  if (which == id_) return evict(reason, within);
+  detail::called made = detail::ask_home(which, detail::service::cluster, [&](byte_writer& out) {
+    out.put(detail::cluster_wish::evict);
+    out.put(reason);
+    out.put(std::int64_t{within.count()});
+  });
+  if (made.got.code != errc::ok)
+    throw error(made.got.code, "evicting node " + to_string(which) + ": " + made.got.what);
+  byte_reader reader(made.got.bytes.data(), made.got.bytes.size());
+  return reader.get<eviction_report>();
+}
+
+inline void node::stay(node_id which) {
+  if (which == id_) return stay();
+  detail::called made = detail::ask_home(which, detail::service::cluster,
+                                         [&](byte_writer& out) { out.put(detail::cluster_wish::stay); });
+  if (made.got.code != errc::ok)
+    throw error(made.got.code, "asking node " + to_string(which) + " to stay: " + made.got.what);
+}
+
+inline void node::stay() {
+  if (!eviction_->active()) return;
+  eviction_->end();
+  tell_all({cluster_event::kind::staying, id_, no_node, {}, {}, {}, 0});
+}
+
+} // namespace migrate
