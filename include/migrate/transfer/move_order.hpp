@@ -30,6 +30,8 @@ struct move_asker {
   std::uint64_t call = 0;
   task_id by{}; // none: no task, but who runs that node
   move_reason reason = move_reason::asked;
+  void (*told)(std::uint64_t call, const failure& how) noexcept = nullptr;
+  // By this node itself: called when the task has left or stays, on any thread. Without it the call is answered.
 };
 
 enum class move_phase : std::uint8_t {
