@@ -15,6 +15,7 @@
 #include <migrate/node.hpp>
 #include <migrate/placement.hpp>
 #include <migrate/process.hpp>
+#include <migrate/program.hpp>
 #include <migrate/signal.hpp>
 #include <migrate/store.hpp>
 #include <migrate/streams.hpp>

@@ -52,6 +52,8 @@
 #include <migrate/memory/operators.hpp>
 #include <migrate/memory/region_space.hpp>
 #include <migrate/nodes.hpp>
+#include <migrate/program/office.hpp>
+#include <migrate/program/running.hpp>
 #include <migrate/rpc/peers.hpp>
 #include <migrate/store/store.hpp>
 #include <migrate/task.hpp>
@@ -198,6 +200,7 @@ private:
   std::optional<detail::process_streams> process_streams_;
   std::optional<detail::descriptor_passing> passing_;
   std::optional<detail::readiness> readiness_;
+  std::optional<detail::program_office> programs_;
   detail::offset_home offset_home_;
   detail::offset_tokens offset_tokens_;
   detail::pipe_home pipe_home_;

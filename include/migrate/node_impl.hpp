@@ -100,6 +100,8 @@ struct node_calls {
       .set_foreground_group = signals::set_foreground_group,
       .wake_at = [](resident& task, steady_point when) { this_node->timers_->add(task, when); },
       .forget_wake = [](resident& task) noexcept { this_node->timers_->forget(task); },
+      .pass_on = running::pass_on,
+      .pass_stop_on = running::pass_stop_on,
   };
 
   static void moved(task_id task, const char* name, const move_order& how) noexcept {
@@ -241,6 +243,7 @@ inline void node::stop_cluster() {
       if (auto link = std::exchange(agent_, nullptr)) link->close();
     });
   if (scheduler_) scheduler_->stop();
+  if (programs_) programs_->stop();
   if (network_) network_->stop();
   loop_.stop();
   detail::this_eviction = nullptr;
@@ -264,6 +267,8 @@ inline void node::stop_cluster() {
   detail::the_files = nullptr;
   detail::when_task_ended = nullptr;
   detail::this_passing = nullptr;
+  detail::the_programs = nullptr;
+  detail::this_programs = nullptr;
   detail::this_readiness = nullptr;
   detail::this_signals = nullptr;
   detail::the_signals = nullptr;
@@ -325,7 +330,12 @@ inline void node::set_tables() {
   id128 boot = boot_id();
   boot.low ^= static_cast<std::uint64_t>(detail::clock_skew); // with other clocks it stands for another machine
   detail::home_services.set(detail::service::fork, detail::forking::serve);
+  std::vector<std::string> words{program_invocation_name};
+  words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
+  surroundings_.emplace(detail::home_surroundings::of_this_process(std::move(words)));
   set_file_tables();
+  programs_.emplace(loop_);
+  carriers_.add(detail::program_carrier);
   engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
                                                  carriers_, departed_, boot, options_.most_inline,
                                                  detail::node_calls::listener});
@@ -347,9 +357,6 @@ inline void node::set_tables() {
   detail::the_process_parts.add(detail::signals_part);
   detail::this_engine = &*engine_;
   detail::the_mail = &detail::mail::services;
-  std::vector<std::string> words{program_invocation_name};
-  words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
-  surroundings_.emplace(detail::home_surroundings::of_this_process(std::move(words)));
   detail::surroundings_at_home::of_this_home = &*surroundings_;
   detail::the_surroundings = &detail::surroundings_at_home::services;
   detail::home_services.set(detail::service::surroundings, detail::surroundings_at_home::on_request);
@@ -364,6 +371,9 @@ inline void node::set_tables() {
   detail::the_streams = &detail::streams_at_home::services;
   detail::home_services.set(detail::service::stream, detail::home_streams::on_request);
   detail::the_process_parts.add({.ending = detail::stream_state::ending});
+  detail::this_programs = &*programs_;
+  detail::the_programs = &detail::program_calls::services;
+  detail::the_process_parts.add(detail::running::part); // the first to end, as what programs wrote is the streams' next
   process_streams_.emplace();
   clocks_.emplace();
   detail::this_clocks = &*clocks_;

@@ -203,9 +203,10 @@ inline task_usage children_usage() {
   task_usage used;
   if (int reason = detail::the_processes->children_usage(used); reason != 0)
     detail::throw_errno(reason, "children_usage");
+  used += detail::self().control->process.programs_used;
   return used;
 }
-// By the children that it has waited for, and by those that they waited for.
+// By the children that it has waited for, by those that they waited for, and by the programs that it has run.
 
 template <std::invocable F> void at_exit(F&& handler) {
   detail::exit_list*& list = detail::self().control->process.at_exit;

@@ -43,6 +43,10 @@ public:
     return end != waiting_.npos ? put(end + 1) : waiting_.size() < 4096 || put(waiting_.size());
   }
   bool flush() { return waiting_.empty() || put(waiting_.size()); }
+  bool write(const char* text, std::size_t bytes) {
+    waiting_.append(text, bytes);
+    return flush_lines();
+  }
 
 private:
   bool put(std::size_t bytes) {
@@ -52,8 +56,7 @@ private:
   }
 
   std::streamsize xsputn(const char* text, std::streamsize count) override {
-    waiting_.append(text, static_cast<std::size_t>(count));
-    return flush_lines() ? count : 0;
+    return write(text, static_cast<std::size_t>(count)) ? count : 0;
   }
   int_type overflow(int_type c) override {
     if (traits_type::eq_int_type(c, traits_type::eof())) return traits_type::not_eof(c);

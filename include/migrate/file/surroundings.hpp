@@ -34,6 +34,7 @@ struct home_surroundings {
   std::string directory;
   mode_t mask = 0;
   int nice = 0;
+  std::uint64_t open_files = 0; // how many a program may have that its tasks run
   std::string environment; // "NAME=value" each with a zero behind it
   std::vector<std::string> arguments;
   identity_of_home identity;
@@ -43,7 +44,7 @@ struct home_surroundings {
   static home_surroundings of_this_process(std::vector<std::string> arguments);
   // Not from a task. Throws std::system_error.
   auto migrate_fields() {
-    return std::tie(directory, mask, nice, environment, arguments, identity, names, terminals);
+    return std::tie(directory, mask, nice, open_files, environment, arguments, identity, names, terminals);
   }
 };
 // What a task has that inherits from no other task: its home's, as they were when the home node started.
@@ -156,6 +157,7 @@ struct surroundings {
   std::string directory; // absolute
   mode_t mask;
   int nice;
+  std::uint64_t open_files;
   environment_table environment;
   std::vector<std::string> arguments;
   identity_of_home identity;
@@ -163,8 +165,9 @@ struct surroundings {
   unsigned terminals;
 
   explicit surroundings(const home_surroundings& home)
-      : directory(home.directory), mask(home.mask), nice(home.nice), environment(home.environment),
-        arguments(home.arguments), identity(home.identity), names(home.names), terminals(home.terminals) {}
+      : directory(home.directory), mask(home.mask), nice(home.nice), open_files(home.open_files),
+        environment(home.environment), arguments(home.arguments), identity(home.identity), names(home.names),
+        terminals(home.terminals) {}
 
   static void inherit(control_block& parent, control_block& child) {
     if (parent.process.around != nullptr) child.process.around = new surroundings(*parent.process.around);

@@ -27,6 +27,8 @@ inline home_surroundings home_surroundings::of_this_process(std::vector<std::str
   made.mask = ::umask(0);
   ::umask(made.mask);
   made.nice = ::getpriority(PRIO_PROCESS, 0);
+  rlimit files{};
+  made.open_files = ::getrlimit(RLIMIT_NOFILE, &files) == 0 ? files.rlim_cur : RLIM_INFINITY;
   for (char** at = environ; at != nullptr && *at != nullptr; ++at) made.environment.append(*at).push_back(0);
   made.arguments = std::move(arguments);
   made.identity = {::getuid(), ::geteuid(), ::getgid(), ::getegid(), {}};

@@ -374,6 +374,7 @@ inline void home_office::end_here(resident& task) noexcept {
   region_number region = control.region;
   outcome how{control.outcome, {control.outcome_bytes, control.outcome_size}, control.process.status,
               control.process.used};
+  how.used += control.process.programs_used;
   char* touched_end = end_of_touched(control);
   residents_.retire(task, id, id.home() == here_ ? records_.find(id) : nullptr);
   if (id.home() == here_) {

@@ -104,6 +104,7 @@ inline bool is_over(const control_block& control) noexcept { return control.outc
   // Parked until SIGCONT or SIGKILL comes: a stopped task can be moved, and stays stopped.
   if (!the_signals->tell_change(signal_change::stopped, number)) return;
   own_signals().stopped_by = number;
+  if (self().control->process.programs != nullptr) the_signals->pass_stop_on(number);
   for (;;) {
     resident& me = self();
     bool goes_on = false;
@@ -154,6 +155,9 @@ inline bool is_ignored(const signal_state* state, int number) noexcept {
 }
 
 inline after_signals act_on(const signal_info& got) {
+  if (self().control->process.programs != nullptr && default_of(got.number) != default_action::stop &&
+      the_signals->pass_on(got))
+    return after_signals::none;
   signal_state* state = self().control->process.signals;
   if (is_ignored(state, got.number)) return after_signals::none;
   if (state != nullptr) {

@@ -22,6 +22,9 @@ struct signal_services {
   void (*wake_at)(resident& task, steady_point when);
   void (*forget_wake)(resident& task) noexcept;
   // Has the task look for signals then. One point in time for each task.
+  bool (*pass_on)(const signal_info& got);
+  void (*pass_stop_on)(int number);
+  // To the programs that the running task runs. True: it was theirs alone. May wait.
 };
 inline constinit const signal_services* the_signals = nullptr;
 

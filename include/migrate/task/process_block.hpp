@@ -18,6 +18,7 @@ struct surroundings;  // file/: working directory, umask, environment, identity
 struct file_table;    // file/: descriptors
 struct exit_list;     // task/: what exit() calls
 struct stream_state;  // file/: standard streams
+struct program_list;  // program/: what runs for it
 
 struct process_block {
   signal_state* signals = nullptr;
@@ -26,7 +27,9 @@ struct process_block {
   file_table* files = nullptr;
   exit_list* at_exit = nullptr;
   stream_state* streams = nullptr;
+  program_list* programs = nullptr;
   task_usage used;            // so far
+  task_usage programs_used;   // by programs that it has run
   bool accounted = false;     // somebody wants `used` to be right
   int status = 0;             // how it ended, in the form of wait(2)
   std::uint64_t requests = 0; // numbers those of its requests that home must not serve twice

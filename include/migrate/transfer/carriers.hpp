@@ -3,6 +3,8 @@
 
 #include <migrate/file/post_office.hpp>
 #include <migrate/home/signals.hpp>
+#include <migrate/program/office.hpp>
+#include <migrate/program/running.hpp>
 #include <migrate/transfer/carrier.hpp>
 #include <migrate/transfer/file_carrier.hpp>
 
@@ -48,5 +50,28 @@ inline constexpr carrier signal_carrier{
         this_signals->go_on(task);
     }};
 // What is pending, and the number of the last that came. Handlers, mask and timers lie in the region.
+
+inline failure let_programs_go(resident& task) {
+  // A program belongs to its machine. One that has ended leaves all that it was to the task; one that was given up is
+  // run again where the task comes to.
+  program_list* mine = task.control->process.programs;
+  if (mine == nullptr || task.move->copy) return {};
+  for (running_program* each : mine->all) {
+    program_view seen;
+    if (each->serial == 0 || each->incarnation != node_services().incarnation()) continue;
+    if (!this_programs->look(each->serial, seen) || seen.state == program_state::given_up) continue;
+    if (seen.state != program_state::ended) return this_programs->refusal(each->serial);
+    heap_scope own(&task.control->heap);
+    running::take_end(*each, seen);
+  }
+  return {};
+}
+
+inline constexpr carrier program_carrier{
+    "programs", 1, let_programs_go, [](resident&, byte_writer&) {}, [](resident&, byte_reader&) {},
+    [](resident& task, bool moved) noexcept {
+      if (moved && task.control != nullptr && task.control->process.programs != nullptr) this_programs->task_gone(task.id);
+    }};
+// What the task runs. See above.
 
 } // namespace migrate::detail
