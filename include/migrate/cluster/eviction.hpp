@@ -17,9 +17,9 @@
 
 #include <migrate/cluster/eviction_report.hpp>
 #include <migrate/cluster/members.hpp>
-#include <migrate/cluster/program_control.hpp>
 #include <migrate/cluster/task_view.hpp>
 #include <migrate/home/office.hpp>
+#include <migrate/program/office.hpp>
 #include <migrate/task/scheduler.hpp>
 #include <migrate/transfer/engine.hpp>
 
@@ -124,7 +124,7 @@ inline void eviction::begin(const std::string& reason) {
                   ") and takes no tasks; pick another node");
   }
   home_.residents().when_empty([]() noexcept { this_eviction->all_gone(); });
-  if (the_programs != nullptr) the_programs->stop();
+  this_programs->suspend_all(reason);
   for (const task_view& each : look_at_all(home_.residents()))
     if (resident* task = home_.find_here(each.id)) not_gone(*task, each.id, no_node, {});
 }
@@ -138,7 +138,7 @@ inline void eviction::cancel() noexcept {
 inline void eviction::end() {
   home_.residents().when_empty(nullptr);
   engine_.reopen();
-  if (the_programs != nullptr) the_programs->go_on();
+  this_programs->resume_all();
 }
 
 inline node_id eviction::choose(task_id task, const evictee& mine) {
@@ -224,8 +224,11 @@ inline void eviction::wait(clock::time_point deadline) {
     }
     try_again();
     this_scheduler->serve_queued();
-    if (the_programs != nullptr && clock::now() >= programs_stay && !std::exchange(programs_let_go_, true))
-      the_programs->let_go();
+    if (clock::now() >= programs_stay && !std::exchange(programs_let_go_, true))
+      this_programs->give_up_all([this](task_id) { // it can move: the next attempt is due
+        std::lock_guard guard(lock_);
+        changed_.notify_all();
+      });
   }
   while (!home_.all_ends_seen() && clock::now() < deadline && !cancelled_) {
     std::unique_lock guard(lock_);

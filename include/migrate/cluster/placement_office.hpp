@@ -435,7 +435,7 @@ inline void placement_office::order(std::uint64_t number, const proposed_move& m
   resident* task = with_.home.find_here(id);
   failure refused;
   if (task == nullptr ||
-      !with_.engine.order(*task, id, move.target, {with_.home.here(), number, {}, order_ended}, refused))
+      !with_.engine.order(*task, id, move.target, {with_.home.here(), number, {}, move_reason::balanced, order_ended}, refused))
     refused = {make_error_code(errc::no_such_task), "it has ended or left"};
   if (refused.code) ended(number, refused);
 }

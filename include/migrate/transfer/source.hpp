@@ -8,6 +8,7 @@ namespace migrate::detail {
 inline bool transfer_engine::may_move(const resident& task, const move_asker& asker) noexcept {
   // With the task's lock held, and its memory here.
   if (asker.node == no_node || asker.told != nullptr) return true; // itself, or this node, which need not keep it
+  if (asker.reason == move_reason::command) return true;           // whoever may speak to the cluster's control socket
   return asker.by ? asker.by == task.id || asker.by == task.control->parent : asker.node == task.id.home();
 }
 
@@ -54,7 +55,8 @@ inline void transfer_engine::answer_asker(const move_asker& asker, const failure
 inline void transfer_engine::on_move(node_id asker, protocol::Move::Reader message) {
   task_id id(message.getTask());
   failure refused;
-  auto reason = message.getReason() == static_cast<std::uint8_t>(move_reason::command) ? move_reason::command : move_reason::asked;
+  bool command = message.getReason() == static_cast<std::uint8_t>(move_reason::command);
+  move_reason reason = command ? move_reason::command : move_reason::asked;
   resident* task = with_.home.find_here(id);
   move_asker by{asker, message.getCall(), task_id(message.getBy()), reason};
   if (task == nullptr || !order(*task, id, node_id(message.getTarget()), by, refused)) {
