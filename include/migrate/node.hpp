@@ -26,6 +26,8 @@
 #include <migrate/cluster/cluster_event.hpp>
 #include <migrate/cluster/control_desk.hpp>
 #include <migrate/cluster/eviction.hpp>
+#include <migrate/cluster/host_client.hpp>
+#include <migrate/cluster/host_database.hpp>
 #include <migrate/cluster/members.hpp>
 #include <migrate/cluster/options.hpp>
 #include <migrate/cluster/outside_signals.hpp>
@@ -153,6 +155,10 @@ private:
   void on_grant(node_id asker, protocol::GrantRequest::Reader message);
   void on_members(capnp::List<protocol::Member>::Reader list);
   void sweep_regions();
+  static const detail::host_services* host_table() noexcept;
+  void start_hosts();
+  void stop_hosts();
+  static void serve_hosts(const detail::request& asked, byte_reader& in);
   void report_exception(task_id task, const char* name, const std::byte* bytes, std::size_t size);
   eviction_report clear_out(const std::string& reason, std::chrono::milliseconds within);
   void evict_in_background(std::string reason, std::chrono::milliseconds within,
@@ -220,6 +226,8 @@ private:
   const std::atomic<bool> never_{false};
   std::shared_ptr<detail::agent_link> agent_; // on the I/O thread: who has started this node, if that was an agent
   detail::ledger ledger_; // on the first node
+  std::optional<host_database> host_database_;
+  std::unique_ptr<detail::host_client> host_client_;
 
   std::mutex state_lock_;
   std::condition_variable state_changed_;
@@ -261,3 +269,4 @@ template <class F> int run(int argc, char** argv, F&& main_task) {
 #include <migrate/node_impl.hpp>
 #include <migrate/node_eviction.hpp>
 #include <migrate/node_status.hpp>
+#include <migrate/node_hosts.hpp>

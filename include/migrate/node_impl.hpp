@@ -209,7 +209,10 @@ inline node::node(node_options options) : options_(std::move(options)) {
     }
     if (agent >= 0) listen_to_agent(agent);
     if (first() && options_.control) open_control_desk();
-    if (first()) start_siblings();
+    if (first()) {
+      start_siblings();
+      start_hosts();
+    }
   } catch (...) {
     stop_cluster();
     throw;
@@ -219,6 +222,10 @@ inline node::node(node_options options) : options_(std::move(options)) {
 inline node::~node() { stop_cluster(); }
 
 inline void node::stop_cluster() {
+  if (host_client_) // its nodes are no children of this process
+    for (const granted_host& each : host_client_->hosts())
+      detail::send_message(*network_, each.node, [](auto message) { message.setStop(); });
+  stop_hosts();
   if (children_ && children_->running() > 0) {
     if (first()) // the others' children are stopped by the first node too
       for (node_id other : members_.all())
@@ -251,6 +258,8 @@ inline void node::stop_cluster() {
   detail::the_placement = nullptr;
   detail::this_placement = nullptr;
   detail::the_services = nullptr;
+  detail::the_hosts = nullptr;
+  host_client_.reset();
   detail::the_process_parts.clear();
   detail::the_surroundings = nullptr;
   detail::the_clocks = nullptr;
@@ -382,6 +391,8 @@ inline void node::set_tables() {
   detail::home_services.set(detail::service::time, detail::home_clocks::on_request);
   detail::the_process_parts.add({.inherit = detail::time_state::inherit});
   carriers_.add(detail::placement_carrier);
+  detail::the_hosts = host_table();
+  detail::home_services.set(detail::service::hosts, &node::serve_hosts);
   detail::the_services = &detail::node_calls::table;
   // Before anybody can be told of this node: tasks may come with the next message.
   scheduler_->start(options_.workers);
@@ -624,6 +635,9 @@ inline void node::on_welcome(protocol::Welcome::Reader message) {
     members_.add(id_);
     joined_ = true;
   }
+  if (options_.grant != 0)
+    detail::send_message(*network_, detail::family::registrar,
+                         [&](protocol::Message::Builder out) { out.setForGrant(options_.grant); });
   state_changed_.notify_all();
 }
 
@@ -715,6 +729,9 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
     family::on_ended(peer, ended, attachment);
     return;
   }
+  case protocol::Message::FOR_GRANT:
+    if (host_client_) host_client_->node_came(message.getForGrant(), peer);
+    return;
   case protocol::Message::ENDED_SEEN: home_->end_seen(task_id(message.getEndedSeen())); return;
   case protocol::Message::CLAIM: engine_->on_claim(peer, message.getClaim()); return;
   case protocol::Message::MOVE: engine_->on_move(peer, message.getMove()); return;
@@ -759,6 +776,7 @@ inline void node::on_disconnected(node_id peer, const error& reason, peer_loss h
                  left ? "" : reason.what(), 0});
   }
   members_.remove(peer);
+  if (host_client_) host_client_->node_gone(peer, reason.what());
   if (first()) announce(peer, true);
   calls_.fail(peer, errc::node_unreachable, "node " + to_string(peer) + " was lost: " + reason.what());
   engine_->on_node_lost(peer, process_is_gone, reason.what());

@@ -502,6 +502,12 @@ inline void host_agent::finish(grant& which) {
   if (registered_)
     if (auto to = database_.current())
       to->send([&](protocol::HostMessage::Builder out) { out.initGrantEnded().setGrant(which.number); });
+  if (which.asker)
+    which.asker->send([&](protocol::HostMessage::Builder out) {
+      auto ended = out.initEnded();
+      ended.setGrant(which.number);
+      ended.setReason(which.reason.c_str());
+    });
   loop_.post([this] {
     erase_finished();
     if (!stopping_) look();

@@ -38,6 +38,9 @@ struct node_options {
   placement_policy policy = placement_policy::manual; // who decides where tasks run
   node_chooser choose = nullptr;       // the application's policy: the node for a task; none: the least loaded one
   bool quiet = false;                  // no lines about the node's own doings on standard error
+  std::string hosts;         // ADDRESS[,COUNT] of the host database, and how many to ask for at the start
+  std::string host_database; // where the first node is to listen as one; empty: nowhere
+  std::uint64_t grant = 0;   // that this node runs for, when an agent has started it
   bool helper = false;                 // started by another node of this machine; ends with it
   std::vector<std::string> arguments; // for the nodes that this one starts: the program's own, after its name
 
@@ -66,6 +69,8 @@ inline constexpr const char* node_options_help =
     "  --migrate-control=0         have no socket for `migrate status`\n"
     "  --migrate-policy=WHO        who decides where tasks run: manual (they go where they are told to), application\n"
     "                              (the program chooses) or automatic (nodes even out their load)\n"
+    "  --migrate-hosts=ADDR[,N]    run on idle hosts that the host database at ADDR grants, N at the start\n"
+    "  --migrate-host-database=ADDR  be a host database too, for agents and applications\n"
     "  --migrate-quiet             no lines about the nodes themselves\n";
 
 namespace detail {
@@ -100,8 +105,8 @@ inline placement_policy parse_policy(std::string_view text) {
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
                                                     "credentials", "torture", "keepalive", "inline", "quiet",  "usage",
                                                     "signals", "reopen-files", "shared-offset", "control",
-                                                    "policy"};
-// Those that the environment may set; the command line has two more: helper, and help.
+                                                    "policy", "hosts", "host-database"};
+// Those that the environment may set; the command line has more: helper, grant, and help.
 
 inline void set_option(node_options& into, std::string_view name, std::string_view value) {
   if (name == "nodes")
@@ -134,6 +139,12 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
     into.quiet = value != "0";
   else if (name == "signals")
     into.forward_signals = value != "0";
+  else if (name == "hosts")
+    into.hosts = value;
+  else if (name == "host-database")
+    into.host_database = value;
+  else if (name == "grant")
+    into.grant = parse_number<std::uint64_t>(name, value);
   else if (name == "helper")
     into.helper = true;
   else { // torture
@@ -174,7 +185,7 @@ inline node_options node_options::from(int& argc, char** argv) {
       value = name.substr(equals + 1);
       name = name.substr(0, equals);
     }
-    if (name != "helper" && std::ranges::find(detail::node_option_names, name) == std::end(detail::node_option_names))
+    if (name != "helper" && name != "grant" && std::ranges::find(detail::node_option_names, name) == std::end(detail::node_option_names))
       throw error(std::make_error_code(std::errc::invalid_argument),
                   "unknown option " + std::string(argument) + "; there are:\n" + node_options_help);
     static constexpr std::string_view flags[] = {"quiet", "usage", "signals", "reopen-files", "helper"};

@@ -13,7 +13,19 @@
 
 namespace migrate::detail {
 
-enum class service : std::uint16_t { process, signal, time, offset, pipe, stream, fork, surroundings, cluster, count };
+enum class service : std::uint16_t {
+  process,
+  signal,
+  time,
+  offset,
+  pipe,
+  stream,
+  fork,
+  surroundings,
+  cluster,
+  hosts,
+  count
+};
 
 using service_function = void (*)(const request& asked, byte_reader& in);
 // On any thread of the home, in a node_heap_scope: takes locks, but never waits. It replies once, at once or later,
