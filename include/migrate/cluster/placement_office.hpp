@@ -196,7 +196,7 @@ inline void placement_office::tick() {
     balancer_.sample(passed, runnable, now);
   }
   if (runnable > 0) busy_ = true;
-  if (moves() && busy_) watch_.sample(passed, std::min(runnable, with_.workers.worker_count()));
+  if (moves() && busy_) watch_.sample(passed, with_.workers.running());
   if (now - looked_at_ >= look_every) {
     look(now, std::chrono::duration<double>(now - looked_at_).count());
     looked_at_ = now;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -28,16 +29,14 @@ public:
   static constexpr double memory = 1.0;                // seconds over which averages are taken
 
 
-  void sample(double seconds, std::size_t running) noexcept {
-    // `running`: the workers that have a task, whether it is watched or not.
+  void sample(double seconds, std::span<const resident* const> running) noexcept {
+    // `running`: the records of the tasks that workers have, whether they are watched or not.
     held guard(lock_);
     double weight = 1 - std::exp(-seconds / memory);
-    samples_ += static_cast<double>(running);
+    samples_ += static_cast<double>(running.size());
     for (auto& [id, each] : watched_) {
-      run_state state = each.record->state.load(std::memory_order_relaxed);
-      bool runs = state == run_state::running || state == run_state::woken;
-      each.samples += runs ? 1 : 0;
-      each.runnable += ((runs || state == run_state::ready ? 1 : 0) - each.runnable) * weight;
+      if (std::find(running.begin(), running.end(), each.record) != running.end()) each.samples += 1;
+      each.runnable += ((can_run(*each.record) ? 1 : 0) - each.runnable) * weight;
     }
   }
 
@@ -65,8 +64,7 @@ public:
   void search(residents& all) {
     // Some records each time, for tasks that can run and are not watched yet.
     cursor_ = all.for_some(cursor_, scanned_at_once, [&](resident& record) {
-      run_state state = record.state.load(std::memory_order_relaxed);
-      if (state != run_state::ready && state != run_state::running && state != run_state::woken) return;
+      if (!can_run(record)) return;
       task_id id;
       {
         held of_task(record.lock);
@@ -170,6 +168,11 @@ private:
   };
   static constexpr std::size_t most_partners = 16; // nodes
   static constexpr std::size_t stack_guess = 16 * 1024;
+
+  static bool can_run(const resident& record) noexcept {
+    run_state state = record.state.load(std::memory_order_relaxed);
+    return state == run_state::ready || state == run_state::running || state == run_state::woken;
+  }
 
   observed* watch(task_id id, resident& record) {
     if (auto found = watched_.find(id); found != watched_.end()) {
