@@ -383,6 +383,26 @@ TEST_CASE("idle workers take tasks from busy ones") {
   CHECK(threads >= 2);
 }
 
+TEST_CASE("a task that blocks its worker in a system call holds up no other") {
+  if (torture()) return;
+  for (int round = 0; round < 20; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(round % 4)); // all workers are idle by then, or not yet
+    int got = spawn([] {
+      pin_scope here;
+      int ends[2];
+      if (::pipe(ends) != 0) return 0;
+      auto writes = spawn([out = ends[1]] { return ::write(out, "x", 1) == 1; });
+      writes.detach();
+      char byte = 0;
+      int done = static_cast<int>(::read(ends[0], &byte, 1)); // the writer is in the queue of this worker
+      ::close(ends[0]);
+      ::close(ends[1]);
+      return done;
+    }).join();
+    CHECK(got == 1);
+  }
+}
+
 TEST_CASE("a sleep lasts at least as long as it was to") {
   CHECK(spawn([] {
           auto begun = std::chrono::steady_clock::now();

@@ -140,9 +140,8 @@ struct Message {
     # On a channel (rpc/channel.hpp), where nothing else is said: a HostMessage of hosts.capnp, which only those include
     # who speak it.
 
-    forGrant @32 :UInt64;
+    forGrant @35 :UInt64;
     # From a node that an agent has started, to the first one: the grant that it runs for.
-
   }
 }
 

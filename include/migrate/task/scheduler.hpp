@@ -54,6 +54,7 @@ struct worker {
   bool idle = false;                                // guarded by the scheduler's idle lock
   std::atomic<std::int64_t> idle_mark{0}; // nanoseconds idle so far; while it idles, less the time since it began
   std::size_t last_victim = 0;
+  bool sentinel = false;                            // the same; see scheduler::idle()
   resident* charged = nullptr;                      // whose use of the thread is counted since `used_before`
   task_usage used_before;
   std::thread os_thread;
@@ -229,7 +230,7 @@ private:
   alignas(64) spin_lock idle_lock_;
   std::vector<worker*> idle_; // the last to fall asleep wakes first
   std::atomic<std::uint32_t> idle_count_{0};
-  std::atomic<bool> sentinel_{false};
+  bool has_sentinel_ = false; // guarded by idle_lock_
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -631,33 +632,33 @@ inline scheduler::times scheduler::measure() const noexcept {
 
 inline void scheduler::idle(worker& here) noexcept {
   // Sleepers announce themselves, then look once more. A push onto a worker's own queue wakes nobody
-  // while that worker seems about to take the task itself; for the case that it computes on, one
-  // sleeper (the sentinel) looks again after a while that doubles up to 2 ms.
-  bool sentinel = false;
+  // while that worker seems about to take the task itself; for the case that it computes on, or blocks, one
+  // sleeper (the sentinel) looks again after a while that doubles up to 2 ms, and up to 50 ms while all sleep.
   long patience = 100'000; // nanoseconds
   auto mark = [&](std::int64_t sign) { // no one else writes it
     here.idle_mark.store(here.idle_mark.load(std::memory_order_relaxed) + sign * machine_steady(), std::memory_order_relaxed);
   };
   mark(-1);
+  bool alone = workers_.size() == 1;
+  bool others_worked = true;
   for (;;) {
+    bool others_work = false;
     {
       held lock(idle_lock_);
       here.signal.store(0);
       here.idle = true;
+      if (!alone && !here.sentinel) here.sentinel = !std::exchange(has_sentinel_, true);
       idle_.push_back(&here);
       idle_count_.store(static_cast<std::uint32_t>(idle_.size()));
+      others_work = idle_.size() < workers_.size();
     }
+    if (others_work && !others_worked) patience = 100'000;
+    others_worked = others_work;
     asymmetric_barrier::rare();
     if (!anything_queued() && !stopping_.load()) {
-      bool others_work = idle_count_.load() < workers_.size();
-      if (others_work && !sentinel) sentinel = !sentinel_.exchange(true);
-      if (!others_work && sentinel) {
-        sentinel = false;
-        sentinel_.store(false);
-      }
       timespec limit{0, patience};
-      ::syscall(SYS_futex, &here.signal, FUTEX_WAIT_PRIVATE, 0, sentinel ? &limit : nullptr, nullptr, 0);
-      if (patience < 2'000'000) patience *= 2;
+      ::syscall(SYS_futex, &here.signal, FUTEX_WAIT_PRIVATE, 0, here.sentinel ? &limit : nullptr, nullptr, 0);
+      patience = std::min(patience * 2, others_work ? 2'000'000L : 50'000'000L);
     }
     {
       held lock(idle_lock_);
@@ -668,7 +669,12 @@ inline void scheduler::idle(worker& here) noexcept {
     if (stopping_.load() || anything_queued()) break;
   }
   mark(1);
-  if (sentinel) sentinel_.store(false);
+  bool was_sentinel = false;
+  {
+    held lock(idle_lock_);
+    if ((was_sentinel = std::exchange(here.sentinel, false))) has_sentinel_ = false;
+  }
+  if (was_sentinel && idle_count_.load() > 0) wake_one(); // who finds nothing becomes the next
 }
 
 [[gnu::noinline]] inline void scheduler::wake_one() noexcept {
@@ -676,8 +682,10 @@ inline void scheduler::idle(worker& here) noexcept {
   {
     held lock(idle_lock_);
     if (idle_.empty()) return;
-    sleeper = idle_.back();
-    idle_.pop_back();
+    auto found = std::find_if(idle_.rbegin(), idle_.rend(), [](const worker* each) { return !each->sentinel; });
+    auto chosen = found == idle_.rend() ? std::prev(idle_.end()) : std::prev(found.base());
+    sleeper = *chosen;
+    idle_.erase(chosen);
     sleeper->idle = false;
     idle_count_.store(static_cast<std::uint32_t>(idle_.size()));
   }
