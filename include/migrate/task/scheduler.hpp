@@ -178,6 +178,8 @@ public:
 
   std::size_t runnable() const noexcept;
   // How many tasks run or could run: a hint, for anybody.
+  std::vector<const resident*> running() const;
+  // The records of those that run: a hint, too. To be compared only.
 
   struct times {
     std::int64_t idle = 0;      // nanoseconds in which a worker had nothing to run
@@ -615,6 +617,13 @@ inline std::size_t scheduler::runnable() const noexcept {
   std::size_t count = injected_.load(std::memory_order_relaxed);
   for (const auto& each : workers_) count += each->queue.size();
   return count + workers_.size() - std::min<std::size_t>(idle_count_.load(std::memory_order_relaxed), workers_.size());
+}
+
+inline std::vector<const resident*> scheduler::running() const {
+  std::vector<const resident*> all;
+  for (const auto& each : workers_)
+    if (const resident* task = each->queue.running_seen()) all.push_back(task);
+  return all;
 }
 
 inline scheduler::times scheduler::measure() const noexcept {
