@@ -8,6 +8,7 @@
 
 #include <migrate/task/codec.hpp>
 #include <migrate/task/spin_lock.hpp>
+#include <migrate/transfer/move_cost.hpp>
 
 namespace migrate {
 
@@ -44,6 +45,7 @@ public:
     held guard(lock_);
     ++total_.moves;
     total_.bytes_flushed += bytes;
+    cost_.measured(static_cast<double>(freeze_ns) * 1e-9, bytes);
     if (total_.freeze_ns.size() < kept)
       total_.freeze_ns.push_back(freeze_ns);
     else
@@ -57,11 +59,16 @@ public:
     held guard(lock_);
     return total_;
   }
+  move_cost cost() {
+    held guard(lock_);
+    return cost_;
+  }
 
 private:
   static constexpr std::size_t kept = 4096;
   spin_lock lock_;
   move_statistics total_;
+  move_cost cost_;
 };
 
 } // namespace detail
