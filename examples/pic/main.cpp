@@ -26,6 +26,7 @@ static int run_serially(const pic::options& how) {
 
 static int run(int argc, char** argv) {
   ::setenv("MIGRATE_NODES", "3", 0);
+  ::setenv("MIGRATE_POLICY", "application", 0);
   migrate::node_options on = migrate::node_options::from(argc, argv);
   pic::parsed wanted = pic::parse_options(argc, argv, migrate::node_options_help);
   if (!wanted.run) return wanted.status;

@@ -79,7 +79,9 @@ parsed parse_options(int argc, char** argv, const char* node_options_help) {
   app.get_formatter()->column_width(34);
   app.footer(
       std::string(
-          "pic runs on three nodes of this machine if nothing is said; they share its processors.\n\n") +
+          "pic runs on three nodes of this machine if nothing is said; they share its processors. Its own balance is\n"
+          "the application's placement policy, which is the default here; under the automatic one the nodes decide, and\n"
+          "under the manual one blocks stay where they began.\n\n") +
       node_options_help);
   using CLI::Range;
   app.add_option("-g,--grid", what.cells, "columns and rows of cells; even")
@@ -115,10 +117,12 @@ parsed parse_options(int argc, char** argv, const char* node_options_help) {
       ->delimiter(',');
   app.add_option("-b,--blocks", made.blocks, "tasks that the grid is cut into (default: 12 for each worker)")
       ->check(Range(1u, 100'000u));
-  app.add_flag("--balance,!--no-balance", balance, "whether blocks move to even out the load");
+  app.add_flag("--balance,!--no-balance", balance,
+               "whether pic moves blocks to even out the load, which is its\nplacement policy (see --migrate-policy)");
   app.add_option("-i,--interval", what.interval, "steps between two looks at the load")
       ->check(Range(1u, 1'000'000'000u))
       ->capture_default_str();
+  app.add_option("--await-nodes", what.await_nodes, "begin when so many nodes are there")->check(Range(1u, 1000u));
   app.add_flag("--progress,!--no-progress", progress, "whether to show on standard error how it goes");
   app.add_flag("--serial", made.serial, "compute on one thread, without tasks, for comparison");
   app.add_flag("--check", made.check, "print only what is the same in every run");

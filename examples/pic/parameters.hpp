@@ -25,7 +25,8 @@ struct parameters {
   unsigned blocks_x = 1; // the grid is cut into so many blocks
   unsigned blocks_y = 1;
   unsigned interval = 10; // steps between two looks at the load
-  bool balance = true;
+  bool balance = true;    // by moving blocks, under the application's placement policy
+  unsigned await_nodes = 1; // begins when there are so many
 
   sabotage_kind sabotage = sabotage_kind::none; // for tests: a particle is put wrong half way
   std::uint64_t victim = 0;

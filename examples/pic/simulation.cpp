@@ -8,6 +8,7 @@
 
 #include <migrate/mailbox.hpp>
 #include <migrate/nodes.hpp>
+#include <migrate/placement.hpp>
 
 #include "balance.hpp"
 #include "block.hpp"
@@ -55,7 +56,9 @@ public:
 private:
   void start_blocks() {
     // Neighbouring blocks on the same node, as many on each.
+    while (migrate::nodes().size() < what_.await_nodes) migrate::this_task::sleep_for(std::chrono::milliseconds(10));
     std::vector<migrate::node_id> nodes = migrate::nodes();
+    balance_ = what_.balance && migrate::placement() == migrate::placement_policy::application;
     start_signal signal;
     for (unsigned index = 0; index < what_.blocks(); ++index) {
       std::string name = "block " + std::to_string(index);
@@ -102,7 +105,7 @@ private:
       known = known && found != nodes.end();
       place.push_back(static_cast<std::size_t>(found - nodes.begin()));
     }
-    std::vector<std::size_t> target = what_.balance && known ? balanced(work, place, nodes.size()) : place;
+    std::vector<std::size_t> target = balance_ && known ? balanced(work, place, nodes.size()) : place;
     for (std::size_t block = 0; block < all_.size(); ++block)
       migrate::send(all_[block],
                     move_order{target[block] == place[block] ? migrate::no_node : nodes[target[block]]});
@@ -172,6 +175,7 @@ private:
   migrate::mailbox<load_report> reports_;
   std::vector<load_report> reported_;
   std::uint64_t placed_ = 0;
+  bool balance_ = false;
 };
 
 } // namespace

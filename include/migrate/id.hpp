@@ -15,6 +15,9 @@ enum class node_id : std::uint16_t {};
 
 inline constexpr node_id no_node{0};
 
+inline constexpr node_id any_node{0xffff};
+// Where a node is to be chosen: the one that the placement policy says. No node has this number.
+
 constexpr std::uint16_t number(node_id node) noexcept { return static_cast<std::uint16_t>(node); }
 
 inline std::string to_string(node_id node) { return std::to_string(number(node)); }

@@ -13,6 +13,7 @@
 #include <migrate/mapping.hpp>
 #include <migrate/memory.hpp>
 #include <migrate/node.hpp>
+#include <migrate/placement.hpp>
 #include <migrate/process.hpp>
 #include <migrate/signal.hpp>
 #include <migrate/store.hpp>

@@ -21,6 +21,7 @@
 #include <migrate/cluster/options.hpp>
 #include <migrate/cluster/outside_signals.hpp>
 #include <migrate/cluster/own_store.hpp>
+#include <migrate/cluster/placement_office.hpp>
 #include <migrate/cluster/sleepers.hpp>
 #include <migrate/file/c_output.hpp>
 #include <migrate/file/descriptor_passing.hpp>
@@ -158,6 +159,7 @@ private:
   std::optional<detail::child_nodes> children_;
   std::optional<detail::outside_signals> outside_;
   std::optional<detail::scheduler> scheduler_;
+  std::optional<detail::placement_office> placement_;
   detail::members members_;
   detail::ledger ledger_; // on the first node
 

@@ -23,6 +23,7 @@ struct node_calls {
 
   static void start(resident& task, node_id where) {
     node_heap_scope scope;
+    if (where == any_node) where = this_node->placement_->at_spawn();
     if (where != no_node && where != this_home->here()) {
       // It goes before its first instruction; if it cannot, it begins here and says so.
       failure refused;
@@ -210,6 +211,9 @@ inline void node::stop_cluster() {
   if (scheduler_) scheduler_->stop();
   if (network_) network_->stop();
   loop_.stop();
+  if (placement_) placement_->stop();
+  detail::the_placement = nullptr;
+  detail::this_placement = nullptr;
   detail::the_services = nullptr;
   detail::the_process_parts.clear();
   detail::the_surroundings = nullptr;
@@ -330,9 +334,15 @@ inline void node::set_tables() {
   detail::the_clocks = &detail::clock_calls;
   detail::home_services.set(detail::service::time, detail::home_clocks::on_request);
   detail::the_process_parts.add({.inherit = detail::time_state::inherit});
+  carriers_.add(detail::placement_carrier);
   detail::the_services = &detail::node_calls::table;
   // Before anybody can be told of this node: tasks may come with the next message.
   scheduler_->start(options_.workers);
+  placement_.emplace(detail::placement_office::parts{loop_, *home_, *network_, members_, *engine_, *scheduler_},
+                     options_.policy, options_.choose);
+  detail::this_placement = &*placement_;
+  detail::the_placement = &detail::placing::services;
+  placement_->start();
   if (options_.usage) scheduler_->account_usage();
 }
 
@@ -420,6 +430,7 @@ inline std::vector<std::string> node::sibling_arguments() const {
   add("torture", std::to_string(options_.torture) + ":" + std::to_string(options_.seed));
   add("inline", std::to_string(options_.most_inline));
   add("keepalive", std::to_string(options_.keepalive_ms));
+  add("policy", placement_policy_names[static_cast<std::size_t>(options_.policy)]);
   if (!options_.credentials.empty()) add("credentials", options_.credentials);
   if (options_.quiet) arguments.push_back("--migrate-quiet");
   if (options_.usage) arguments.push_back("--migrate-usage");
@@ -438,6 +449,7 @@ inline void node::start_sibling(std::uint64_t call) {
 }
 
 inline void node::member_came() {
+  if (placement_) placement_->on_node_came();
   std::vector<std::uint64_t> waiting;
   {
     std::lock_guard guard(state_lock_);
@@ -658,6 +670,9 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   case protocol::Message::REQUEST: on_request(peer, message.getRequest(), attachment); return;
   case protocol::Message::DISOWN: engine_->on_disown(peer, message.getDisown()); return;
   case protocol::Message::NOT_HELD: engine_->on_not_held(peer, message.getNotHeld()); return;
+  case protocol::Message::LOADS: placement_->on_loads(peer, message.getLoads()); return;
+  case protocol::Message::ROOM_ASKED: placement_->on_room_asked(peer, message.getRoomAsked()); return;
+  case protocol::Message::ROOM: placement_->on_room(peer, message.getRoom()); return;
   case protocol::Message::MAIL: post_->on_mail(peer, message.getMail(), attachment); return;
   case protocol::Message::MAIL_SEEN: post_->on_mail_seen(peer, message.getMailSeen()); return;
   case protocol::Message::SIGNAL: signals_->on_signal(peer, message.getSignal(), attachment); return;
@@ -687,6 +702,7 @@ inline void node::on_disconnected(node_id peer, const error& reason, peer_loss h
   calls_.fail(peer, errc::node_unreachable, "node " + to_string(peer) + " was lost: " + reason.what());
   engine_->on_node_lost(peer, process_is_gone, reason.what());
   post_->on_node_lost(peer, true);
+  placement_->on_node_lost(peer);
   offset_home_.on_node_lost(peer);
   if (process_is_gone) home_->forget_ends(peer);
   state_changed_.notify_all();

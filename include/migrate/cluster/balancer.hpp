@@ -62,6 +62,16 @@ public:
     return all;
   }
 
+  node_id spawn_place(clock::time_point now) {
+    node_id chosen = policy_->at_spawn(known(now));
+    if (chosen == here_)
+      meter_.expect(1, 0);
+    else
+      news_.adjust(chosen, 1, 0);
+    return chosen;
+  }
+  // For a task that is born, or for one that may go on elsewhere: counted there until there is news.
+
   // --- news
 
   std::vector<node_load> tell(clock::time_point now) {

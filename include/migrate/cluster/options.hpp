@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include <migrate/cluster/placement_policy.hpp>
 #include <migrate/error.hpp>
 #include <migrate/file/shared_offset.hpp>
 
@@ -33,6 +34,8 @@ struct node_options {
   bool forward_signals = false;        // signals to this process, such as Ctrl-C, go to the tasks in the foreground
   bool reopen_files = false;           // a moving task's files are opened anew, as between machines, also on one
   offset_sharing shared_offset = offset_sharing::kernel; // of files that a child inherits; not kernel between machines
+  placement_policy policy = placement_policy::manual; // who decides where tasks run
+  node_chooser choose = nullptr;       // the application's policy: the node for a task; none: the least loaded one
   bool quiet = false;                  // no lines about the node's own doings on standard error
   bool helper = false;                 // started by another node of this machine; ends with it
   std::vector<std::string> arguments; // for the nodes that this one starts: the program's own, after its name
@@ -59,6 +62,8 @@ inline constexpr const char* node_options_help =
     "  --migrate-reopen-files      move files as between machines: open them anew, hand over no descriptor\n"
     "  --migrate-shared-offset=WAY who has the offset of a file that several tasks share: kernel (on one machine only),\n"
     "                              home or token\n"
+    "  --migrate-policy=WHO        who decides where tasks run: manual (they go where they are told to), application\n"
+    "                              (the program chooses) or automatic (nodes even out their load)\n"
     "  --migrate-quiet             no lines about the nodes themselves\n";
 
 namespace detail {
@@ -83,9 +88,16 @@ inline offset_sharing parse_sharing(std::string_view text) {
               "--migrate-shared-offset: '" + std::string(text) + "' is none of kernel, home and token");
 }
 
+inline placement_policy parse_policy(std::string_view text) {
+  for (std::size_t i = 0; i < std::size(placement_policy_names); ++i)
+    if (text == placement_policy_names[i]) return static_cast<placement_policy>(i);
+  throw error(std::make_error_code(std::errc::invalid_argument),
+              "--migrate-policy: '" + std::string(text) + "' is none of manual, application and automatic");
+}
+
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
                                                     "credentials", "torture", "keepalive", "inline", "quiet",  "usage",
-                                                    "signals", "reopen-files", "shared-offset"};
+                                                    "signals", "reopen-files", "shared-offset", "policy"};
 // Those that the environment may set; the command line has two more: helper, and help.
 
 inline void set_option(node_options& into, std::string_view name, std::string_view value) {
@@ -111,6 +123,8 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
     into.reopen_files = value != "0";
   else if (name == "shared-offset")
     into.shared_offset = parse_sharing(value);
+  else if (name == "policy")
+    into.policy = parse_policy(value);
   else if (name == "quiet")
     into.quiet = value != "0";
   else if (name == "signals")

@@ -1,6 +1,7 @@
 // Mailboxes: typed, bounded queues of messages between tasks.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -42,6 +43,9 @@ struct mail_services {
 };
 
 inline constinit const mail_services* the_mail = nullptr;
+
+inline constinit std::atomic<void (*)(task_id from, task_id to, node_id other) noexcept> note_message{nullptr};
+// Where it is set, told of each message between two tasks of which one is here: `other` is the node of the other one.
 
 template <class T> struct mail_key {
   static inline const char mark = 0;

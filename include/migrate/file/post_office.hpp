@@ -169,14 +169,21 @@ post_office::send_here(resident& from, task_id to, std::uint64_t key, const void
   if (box != nullptr && box->unseen.load(std::memory_order_relaxed) > 0 && must_queue(*box, from, to))
     return sent::away;
   letter* mail = letter_stock::make(from.id, key, 0, data, bytes);
-  if (resident* receiver = home_.look_here(to); receiver != nullptr && put_in_hand(*receiver, to, mail))
+  if (resident* receiver = home_.look_here(to); receiver != nullptr && put_in_hand(*receiver, to, mail)) {
+    if (auto note = note_message.load(std::memory_order_relaxed)) [[unlikely]]
+      note(from.id, to, home_.here());
     return sent::done;
+  }
   return put_in_box(from, to, mail);
 }
 
 [[gnu::noinline]] inline post_office::sent post_office::put_in_box(resident& from, task_id to, letter* mail) {
   delivery how = deliver(to, mail, false, {from.id, &from, no_node});
-  if (how.how == verdict::accepted) return sent::done;
+  if (how.how == verdict::accepted) {
+    if (auto note = note_message.load(std::memory_order_relaxed)) [[unlikely]]
+      note(from.id, to, home_.here());
+    return sent::done;
+  }
   letter_stock::discard(mail);
   if (how.how == verdict::full || how.how == verdict::held) return sent::full;
   if (to.home() == home_.here() && home_.locate(to) == no_node) return sent::gone;
@@ -185,10 +192,12 @@ post_office::send_here(resident& from, task_id to, std::uint64_t key, const void
 
 inline bool post_office::send_away(resident& from, task_id to, std::uint64_t key, const void* data,
                                    std::size_t bytes) {
+  node_id place = no_node;
   {
     held guard(from.lock);
     inbox& box = box_of(from);
     mail_channel& channel = box.channel(to);
+    place = channel.place;
     if (channel.unseen.size() >= mail_channel::most_under_way || channel.bytes >= window_bytes) {
       box.settling = true;
       return false;
@@ -197,6 +206,8 @@ inline bool post_office::send_away(resident& from, task_id to, std::uint64_t key
     channel.bytes += bytes;
     ++box.unseen;
   }
+  if (auto note = note_message.load(std::memory_order_relaxed); note != nullptr && place != no_node)
+    note(from.id, to, place);
   transmit(from.id, to);
   return true;
 }
@@ -442,7 +453,10 @@ inline void post_office::on_mail(node_id from, protocol::Mail::Reader message,
   letter* mail =
       letter_stock::make(sender, message.getKey(), sequence, attachment.begin(), attachment.size());
   delivery how = deliver(to, mail, true, {sender, nullptr, from});
-  if (how.how != verdict::accepted) letter_stock::discard(mail);
+  if (how.how != verdict::accepted)
+    letter_stock::discard(mail);
+  else if (auto note = note_message.load(std::memory_order_relaxed))
+    note(sender, to, from);
   send_message(network_, from, [&](protocol::Message::Builder reply) {
     auto seen = reply.initMailSeen();
     seen.setFrom(sender.bits());

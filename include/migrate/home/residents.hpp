@@ -43,6 +43,23 @@ public:
         if (occupied(block[i])) visit(block[i]);
   }
 
+  template <class F> std::size_t for_some(std::size_t from, std::size_t most, F&& visit) {
+    // Up to `most` records from number `from` on, with tasks in them or without, under no lock. Where to go on: 0
+    // after the last.
+    std::size_t at = from;
+    for (std::size_t end = from + most; at < end;) {
+      resident* block = nullptr; // these are never freed
+      {
+        held guard(lock_);
+        if (at / block_size >= blocks_.size()) return 0;
+        block = blocks_[at / block_size].get();
+      }
+      do visit(block[at % block_size]);
+      while (++at % block_size != 0 && at < end);
+    }
+    return at;
+  }
+
   std::size_t count() const noexcept { return count_.load(std::memory_order_relaxed); }
 
 private:

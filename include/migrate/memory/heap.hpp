@@ -82,6 +82,8 @@ public:
     return static_cast<std::size_t>(runs_.top() - runs_.begin()) - runs_.free_bytes();
   }
   // Bytes of address space in spans that hold something: an upper bound of what is live.
+  std::size_t reserved_bytes_seen() const noexcept { return runs_.used_bytes_seen(); }
+  // The same for another thread while the heap is in use.
 
   std::size_t allocated_bytes() const noexcept;
   // Usable bytes in all blocks in use. Takes time in proportion to the spans in use.

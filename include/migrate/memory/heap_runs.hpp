@@ -25,6 +25,11 @@ public:
   char* zeroed_from() const noexcept { return std::max(zeroed_, high_); } // above it all bytes are zero
   void set_zeroed_from(char* address) noexcept { zeroed_ = address; }
   std::size_t free_bytes() const noexcept { return std::size_t{free_spans_} * span_size; }
+  std::size_t used_bytes_seen() const noexcept {
+    auto used = static_cast<std::size_t>(__atomic_load_n(&top_, __ATOMIC_RELAXED) - begin_);
+    return used - std::min(used, std::size_t{__atomic_load_n(&free_spans_, __ATOMIC_RELAXED)} * span_size);
+  }
+  // What the last run's end and the free bytes say of the rest, for a thread that is not the owner's: may be a little off.
 
   char* allocate(region_heap* heap, std::size_t spans) noexcept {
     // The run freed last is the one the caches hold, if it fits exactly.

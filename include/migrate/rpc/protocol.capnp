@@ -130,6 +130,12 @@ struct Message {
     # From home to where the task is. Attachment: a signal_info.
     signalSeen @30 :SignalSeen;
 
+    # Placement (see cluster/placement_office.hpp).
+    loads @32 :LoadNews;
+    roomAsked @33 :RoomRequest;
+    # May that task come? Answered by `room`.
+    room @34 :Room;
+
     host @31 :AnyPointer;
     # On a channel (rpc/channel.hpp), where nothing else is said: a HostMessage of hosts.capnp, which only those include
     # who speak it.
@@ -264,6 +270,46 @@ struct OfferRefusal {
 struct TaskEpoch {
   task @0 :UInt64;
   epoch @1 :UInt64;
+}
+
+struct Load {
+  node @0 :UInt16;
+  workers @1 :UInt32;
+  speed @2 :Float32;
+  # Processor seconds that a worker gets in a second.
+  busy @3 :Float32;
+  runnable @4 :Float32;
+  accepts @5 :Bool;
+  age @6 :UInt32;
+  # Milliseconds since the node measured it.
+}
+
+struct LoadNews {
+  loads @0 :List(Load);
+  # The sender's own first.
+}
+
+struct RoomRequest {
+  number @0 :UInt64;
+  task @1 :UInt64;
+  from @2 :Load;
+  used @3 :Float64;
+  # Processor seconds so far.
+  rate @4 :Float64;
+  runnable @5 :Float64;
+  bytes @6 :UInt64;
+  messagesHere @7 :Float64;
+  # Each second, with tasks on the sender's node; and with tasks on the receiver's.
+  messagesThere @8 :Float64;
+  cost @9 :Float64;
+  # Seconds that the move is expected to take.
+}
+
+struct Room {
+  number @0 :UInt64;
+  granted @1 :Bool;
+  load @2 :Load;
+  # The sender's, the task included if it is granted.
 }
 
 struct MailRoute {

@@ -38,6 +38,7 @@ struct control_block {
   std::uint64_t moves = 0;
   std::uint64_t forks = 0; // asked for so far
   bool shares_region = false; // with copies of it on other nodes (fork)
+  bool by_policy = true;      // a placement policy may move it
   std::int64_t clock_offset = 0; // nanoseconds from this machine's steady clock to the task's
   std::uint32_t mailbox_capacity = 0; // of lanes made by a message that came first; 0: the default
 

@@ -20,6 +20,7 @@ inline std::int64_t read_clock(clockid_t which) noexcept {
   return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec + clock_skew;
 }
 inline std::int64_t node_steady() noexcept { return read_clock(CLOCK_MONOTONIC); }
+inline std::int64_t machine_steady() noexcept { return node_steady() - clock_skew; }
 inline std::int64_t node_wall() noexcept { return read_clock(CLOCK_REALTIME); }
 
 inline std::int64_t skew_from_environment(node_id node) noexcept {

@@ -88,6 +88,8 @@ public:
 
   resident* running() const noexcept { return running_; }
   // Null in the worker's own loop.
+  resident* running_seen() const noexcept { return __atomic_load_n(&running_, __ATOMIC_RELAXED); }
+  // The same for another thread, of which nothing can be said by the time it looks.
 
   // By the owner, inside:
 

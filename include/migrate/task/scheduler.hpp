@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -20,6 +21,7 @@
 #include <migrate/memory/current_heap.hpp>
 #include <migrate/task/context.hpp>
 #include <migrate/task/control_block.hpp>
+#include <migrate/task/node_clock.hpp>
 #include <migrate/task/resident.hpp>
 #include <migrate/task/run_queue.hpp>
 #include <migrate/task/usage.hpp>
@@ -50,6 +52,7 @@ struct worker {
   alignas(64) std::atomic<std::uint32_t> signal{0}; // futex: 1 wakes the sleeper
   bool idle = false;                                // guarded by the scheduler's idle lock
   std::size_t last_victim = 0;
+  std::atomic<std::int64_t> idle_mark{0}; // nanoseconds idle so far; while it idles, less the time since it began
   resident* charged = nullptr;                      // whose use of the thread is counted since `used_before`
   task_usage used_before;
   std::thread os_thread;
@@ -167,6 +170,18 @@ public:
   // The same before any task is running, or not from a task.
 
   std::size_t worker_count() const noexcept { return workers_.size(); }
+
+  std::size_t runnable() const noexcept;
+  // How many tasks run or could run: a hint, for anybody.
+  std::vector<const resident*> running() const;
+  // The records of those that run: a hint, too. To be compared only.
+
+  struct times {
+    std::int64_t idle = 0;      // nanoseconds in which a worker had nothing to run
+    std::int64_t processor = 0; // nanoseconds that the workers had of the machine's processors
+  };
+  times measure() const noexcept;
+  // Of all workers since the start. A system call for each worker. Any thread, until stop().
 
 private:
   void enqueue(resident& task) noexcept;
@@ -560,12 +575,42 @@ inline void scheduler::run(worker& here) noexcept {
   }
 }
 
+inline std::size_t scheduler::runnable() const noexcept {
+  std::size_t count = injected_.load(std::memory_order_relaxed);
+  for (const auto& each : workers_) count += each->queue.size();
+  return count + workers_.size() - std::min<std::size_t>(idle_count_.load(std::memory_order_relaxed), workers_.size());
+}
+
+inline std::vector<const resident*> scheduler::running() const {
+  std::vector<const resident*> all;
+  for (const auto& each : workers_)
+    if (const resident* task = each->queue.running_seen()) all.push_back(task);
+  return all;
+}
+
+inline scheduler::times scheduler::measure() const noexcept {
+  times all;
+  for (const auto& each : workers_) {
+    std::int64_t mark = each->idle_mark.load(std::memory_order_relaxed);
+    all.idle += mark < 0 ? mark + machine_steady() : mark;
+    clockid_t clock{};
+    timespec used{};
+    if (::pthread_getcpuclockid(each->os_thread.native_handle(), &clock) == 0 && ::clock_gettime(clock, &used) == 0)
+      all.processor += std::int64_t{used.tv_sec} * 1'000'000'000 + used.tv_nsec;
+  }
+  return all;
+}
+
 inline void scheduler::idle(worker& here) noexcept {
   // Sleepers announce themselves, then look once more. A push onto a worker's own queue wakes nobody
   // while that worker seems about to take the task itself; for the case that it computes on, one
   // sleeper (the sentinel) looks again after a while that doubles up to 2 ms.
   bool sentinel = false;
   long patience = 100'000; // nanoseconds
+  auto mark = [&](std::int64_t sign) { // no one else writes it
+    here.idle_mark.store(here.idle_mark.load(std::memory_order_relaxed) + sign * machine_steady(), std::memory_order_relaxed);
+  };
+  mark(-1);
   for (;;) {
     {
       held lock(idle_lock_);
@@ -594,6 +639,7 @@ inline void scheduler::idle(worker& here) noexcept {
     }
     if (stopping_.load() || anything_queued()) break;
   }
+  mark(1);
   if (sentinel) sentinel_.store(false);
 }
 

@@ -25,7 +25,8 @@ struct spawn_options {
   std::string_view name = {};                 // for messages; the first 23 bytes are kept
   region_class region = region_class::medium; // bounds what the task may allocate: 64 MiB
   std::size_t stack_bytes = 256 * 1024;       // of the region; only pages that are touched cost memory
-  node_id on = no_node;                       // the node to start on; none: this one
+  node_id on = no_node;                       // the node to start on; none: this one; any_node: as the policy says
+  bool by_policy = true;                      // a placement policy may move it (see placement.hpp)
 };
 
 template <class R = void> class task;
@@ -66,6 +67,7 @@ inline unborn_task make_task(const spawn_options& options, std::uint64_t awaited
   auto* control = new (control_block_place(born.region, stack))
       control_block(born.id, born.region, stack, heap_begin, size - stack, born.zeroed);
   control->parent = parent != nullptr ? parent->id : task_id{};
+  control->by_policy = options.by_policy;
   std::memcpy(control->name, options.name.data(), std::min(options.name.size(), sizeof control->name - 1));
   return {born, control};
 }

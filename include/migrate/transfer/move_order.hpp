@@ -19,6 +19,8 @@ struct move_asker {
   node_id node = no_node; // none: the task itself
   std::uint64_t call = 0;
   task_id by{}; // none: no task, but who runs that node
+  void (*told)(std::uint64_t call, const failure& how) noexcept = nullptr;
+  // By this node itself: called when the task has left or stays, on any thread. Without it the call is answered.
 };
 
 enum class move_phase : std::uint8_t {

@@ -7,7 +7,7 @@ namespace migrate::detail {
 
 inline bool transfer_engine::may_move(const resident& task, const move_asker& asker) noexcept {
   // With the task's lock held, and its memory here.
-  if (asker.node == no_node) return true;
+  if (asker.node == no_node || asker.told != nullptr) return true; // itself, or this node, which need not keep it
   return asker.by ? asker.by == task.id || asker.by == task.control->parent : asker.node == task.id.home();
 }
 
@@ -39,6 +39,10 @@ inline bool transfer_engine::order(resident& task, task_id id, node_id target, m
 
 inline void transfer_engine::answer_asker(const move_asker& asker, const failure& how) noexcept {
   if (asker.node == no_node) return;
+  if (asker.told != nullptr) {
+    asker.told(asker.call, how);
+    return;
+  }
   answer reply{static_cast<errc>(how.code.value()), how.what, 0, 0, {}};
   if (how.code && how.code.category() != error_category()) reply.code = errc::move_refused;
   if (asker.node == with_.home.here())
