@@ -28,6 +28,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,7 +111,10 @@ inline void keeper::run() {
   sigset_t all;
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
-  for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
+  // By the system call: posix_spawn(3) leaves two ignored that are its library's own, and signal(3) does not touch them.
+  constexpr unsigned long standard_action[4] = {};
+  for (int signal = 1; signal < NSIG; ++signal)
+    ::syscall(SYS_rt_sigaction, signal, &standard_action, nullptr, sizeof(std::uint64_t));
   ::close_range(static_cast<unsigned>(node_) + 1, ~0u, 0);
   ::fcntl(node_, F_SETFD, FD_CLOEXEC);
   sigset_t child;

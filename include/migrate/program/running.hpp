@@ -666,9 +666,9 @@ inline failure wait(running_program& it, const steady_point* deadline, bool& ove
   }
 }
 
-inline failure wait_for_start(running_program& it) {
+inline failure wait_for_start(running_program& it, bool takes_signals = true) {
   for (;;) {
-    safe_point();
+    if (takes_signals) safe_point();
     outlook found;
     if (failure failed = look(it, found); failed.code) return failed;
     if (found != outlook::begins) return {};
@@ -755,18 +755,18 @@ inline void wait_for_ends(std::chrono::nanoseconds grace) {
 inline bool pass_on(const signal_info& got) {
   // True: the signal was the programs' alone. One that ends the task gives its programs time to end first.
   program_list* mine = self().control->process.programs;
-  if (mine == nullptr || mine->all.empty() || got.number == SIGCHLD || got.number == SIGKILL || sent_by_own_timer(got))
-    return false;
+  if (mine == nullptr || got.number == SIGCHLD || got.number == SIGKILL) return false;
   const signal_state* state = self().control->process.signals;
   bool ignored = is_ignored(state, got.number);
-  if (ignored && got.number != SIGCONT) return false;
+  bool for_all = !sent_by_own_timer(got) && (!ignored || got.number == SIGCONT);
   bool absorbed = false, passed = false;
   std::chrono::nanoseconds grace{0};
   for (running_program* each : mine->all) {
     if (!each->runs() || each->incarnation != node_services().incarnation()) continue;
-    if ((each->absorbs & signal_bit(got.number)) != 0) absorbed = true;
-    if (!each->how.pass_signals) continue;
+    bool absorbs = (each->absorbs & signal_bit(got.number)) != 0;
+    if (!absorbs && (!for_all || !each->how.pass_signals)) continue;
     the_programs->signal(each->serial, got.number);
+    absorbed |= absorbs;
     passed = true;
     grace = std::max(grace, std::chrono::nanoseconds(each->how.grace));
   }
