@@ -38,9 +38,12 @@ inline void keep_what_it_needs(const running_program& it) {
                        }) ||
            std::any_of(it.offsets.begin(), it.offsets.end(), [&](const lent_offset& each) { return each.number == fd; });
   };
-  for (std::size_t fd = 0; fd < descriptors::table().slots.size(); ++fd)
-    if (descriptors::find(static_cast<int>(fd)) != nullptr && !needed(static_cast<int>(fd)))
-      descriptors::close(static_cast<int>(fd));
+  for (std::size_t fd = 0; fd < descriptors::table().slots.size(); ++fd) {
+    open_file* file = descriptors::find(static_cast<int>(fd));
+    if (file == nullptr || needed(static_cast<int>(fd))) continue;
+    if (file->kernel >= 0 && (file->flags & O_NONBLOCK) == 0) ::fcntl(file->kernel, F_SETFL, file->flags & O_APPEND);
+    descriptors::close(static_cast<int>(fd));
+  }
 }
 
 inline failure become(std::string path, std::vector<std::string> arguments,

@@ -260,6 +260,10 @@ private:
     int access = file.flags & O_ACCMODE;
     int kernel = ::open(path.c_str(), access | O_CLOEXEC | O_NONBLOCK);
     if (kernel < 0 && errno == ENXIO) kernel = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK); // nobody reads it
+    if (kernel < 0 && errno == ENXIO) { // a socket has one description
+      give(target, file.kernel);
+      return {};
+    }
     if (kernel >= 0 && (file.flags & O_NONBLOCK) == 0) ::fcntl(kernel, F_SETFL, 0);
     return own(target, kernel, "its descriptor " + std::to_string(target) + " (" + file.path + ")");
   }
@@ -281,6 +285,9 @@ private:
   }
 
   failure connect_to_task(int target, int number, const open_file& file) {
+    if (file.other.key)
+      return cannot_start(it_, ENOTSUP, "its descriptor " + std::to_string(target) + ", one of a pair of sockets that may "
+                                        "be on two machines");
     program_pipe made;
     made.number = number;
     bool input = file.kind == open_kind::stream ? file.stream == 0 : !file.end.writes;
