@@ -90,12 +90,21 @@ bool build_log::load(const std::function<void(const std::string&)>& warn) {
 }
 
 
+log_entry* build_log::find(node& output) noexcept {
+  if (output.logged == nullptr && !strangers_.empty())
+    if (auto stranger = strangers_.find(output.path()); stranger != strangers_.end()) {
+      output.logged = stranger->second;
+      strangers_.erase(stranger);
+    }
+  return output.logged;
+}
+
 log_entry& build_log::find_or_add(std::string_view output) {
   node* known = graph_.find(output);
   if (known == nullptr) {
     auto stranger = strangers_.find(output);
     if (stranger != strangers_.end()) return *stranger->second;
-  } else if (known->logged != nullptr) {
+  } else if (find(*known) != nullptr) {
     return *known->logged;
   }
   log_entry* made = graph_.memory.make<log_entry>();
@@ -145,15 +154,11 @@ void build_log::recompact() {
   std::erase_if(entries_, [&](log_entry* entry) {
     node* known = graph_.find(entry->output);
     if ((known != nullptr && known->in != nullptr) || time_of(std::string(entry->output)) != missing) return false;
-    forget(*entry);
+    if (known != nullptr) known->logged = nullptr;
+    strangers_.erase(entry->output);
     return true;
   });
   rewrite(".recompact");
-}
-
-void build_log::forget(const log_entry& entry) noexcept {
-  if (node* known = graph_.find(entry.output)) known->logged = nullptr;
-  strangers_.erase(entry.output);
 }
 
 void build_log::restat(const std::vector<std::string>& outputs) {

@@ -33,6 +33,9 @@ public:
   // False when there is none. A line that makes no sense is as if it were not there; a file that is no log of this
   // version is removed with a warning. Throws build_error when it cannot be read.
 
+  log_entry* find(node& output) noexcept;
+  // What is known of it: also when the graph had no such file yet as the log was read.
+
   void record(const edge& of, std::uint64_t command, std::int32_t start, std::int32_t end, file_time time);
   // Opens the file when it is the first. Throws build_error.
   void close() noexcept;
@@ -47,7 +50,6 @@ public:
 
 private:
   log_entry& find_or_add(std::string_view output);
-  void forget(const log_entry& entry) noexcept;
   void rewrite(const char* suffix);
 
   graph& graph_;

@@ -17,7 +17,7 @@
 namespace pmake {
 
 builder::builder(graph& of, build_log& log, deps_log& deps, const build_options& options, explanation explain)
-    : graph_(of), log_(log), deps_(deps), options_(options), scan_(of, &deps, true, std::move(explain)),
+    : graph_(of), log_(log), deps_(deps), options_(options), scan_(of, log, deps, std::move(explain)),
       plan_(of, scan_) {}
 
 builder::clock_file::~clock_file() {

@@ -211,11 +211,8 @@ raw_text lexer::read(bool as_path) {
 }
 
 build_error lexer::word_problem() const {
-  switch (last_ != nullptr ? *last_ : 'x') {
-  case '\r': return problem("carriage returns are not allowed, use newlines");
-  case '\t': return problem("tabs are not allowed, use spaces");
-  default: return problem("lexing error");
-  }
+  bool tab = last_ != nullptr && *last_ == '\t';
+  return problem(tab ? "tabs are not allowed, use spaces" : "lexing error");
 }
 
 build_error lexer::problem(const std::string& what) const {

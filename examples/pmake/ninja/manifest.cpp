@@ -207,8 +207,7 @@ private:
       if (graph_.add_output(made, output)) continue;
       std::string name(output.path());
       if (options_.doubled_output_is_error) throw words.problem("multiple rules generate " + name);
-      warn_("multiple rules generate " + name + ". builds involving this target will not be correct; continuing anyway "
-            "[-w dupbuild=warn]");
+      warn_("multiple rules generate " + name + ". builds involving this target will not be correct; continuing anyway");
       if (i >= outputs) --made.implicit_outputs;
     }
     if (made.outputs.empty()) { // others make all of them

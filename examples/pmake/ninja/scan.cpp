@@ -21,8 +21,8 @@ std::string times(file_time one, file_time other) {
 
 } // namespace
 
-scan::scan(graph& of, deps_log* deps, bool with_build_log, explanation explain)
-    : graph_(of), deps_(deps), with_build_log_(with_build_log), explain_(std::move(explain)) {}
+scan::scan(graph& of, build_log& log, deps_log& deps, explanation explain)
+    : graph_(of), log_(log), deps_(deps), explain_(std::move(explain)) {}
 
 void scan::look_at(node& target, std::vector<node*>& validations) {
   validations_ = &validations;
@@ -142,7 +142,7 @@ bool scan::output_out_of_date(const edge& of, node& output, const node* newest_i
     explain_([&] { return "output " + name_of(output) + " doesn't exist"; });
     return true;
   }
-  const log_entry* logged = with_build_log_ ? output.logged : nullptr;
+  const log_entry* logged = log_.find(output);
   if (newest_input != nullptr && output.time < newest_input->time) {
     // With restat, a command that left the output alone has been run for inputs up to the time that the log has.
     bool restat = logged != nullptr && is_set(of, symbol::restat);
@@ -155,7 +155,6 @@ bool scan::output_out_of_date(const edge& of, node& output, const node* newest_i
       return true;
     }
   }
-  if (!with_build_log_) return false;
   bool generator = is_set(of, symbol::generator);
   if (logged == nullptr) {
     if (generator) return false;
@@ -196,7 +195,7 @@ bool scan::load_deps(edge& of) {
 
 bool scan::load_logged_deps(edge& of) {
   node& output = *of.outputs[0];
-  const deps_log::record_of* logged = deps_ != nullptr ? deps_->find(output) : nullptr;
+  const deps_log::record_of* logged = deps_.find(output);
   if (logged == nullptr) {
     explain_([&] { return "deps for '" + name_of(output) + "' are missing"; });
     return false;
@@ -207,7 +206,7 @@ bool scan::load_logged_deps(edge& of) {
     });
     return false;
   }
-  add_discovered(of, deps_->inputs_of(*logged));
+  add_discovered(of, deps_.inputs_of(*logged));
   return true;
 }
 

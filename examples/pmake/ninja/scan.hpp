@@ -14,7 +14,7 @@ namespace pmake {
 
 class scan {
 public:
-  scan(graph& of, deps_log* deps, bool with_build_log, explanation explain);
+  scan(graph& of, build_log& log, deps_log& deps, explanation explain);
   scan(const scan&) = delete;
   scan& operator=(const scan&) = delete;
 
@@ -53,8 +53,8 @@ private:
   void add_discovered(edge& of, const std::vector<node*>& inputs);
 
   graph& graph_;
-  deps_log* deps_;
-  bool with_build_log_;
+  build_log& log_;
+  deps_log& deps_;
   explanation explain_;
   std::vector<frame> stack_;
   std::vector<node*>* validations_ = nullptr;

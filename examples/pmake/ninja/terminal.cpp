@@ -24,6 +24,7 @@ void terminal::put(std::string_view text) {
 
 void terminal::status(const std::string& text, bool whole) {
   if (lent_) {
+    if (!smart_ && !held_status_.empty()) held_ += held_status_ + "\n"; // nothing writes over it
     held_status_ = text;
     held_whole_ = whole;
     return;

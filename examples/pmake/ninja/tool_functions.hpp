@@ -17,7 +17,8 @@ int tool_recompact(session& with);
 int tool_rules(session& with);
 int tool_targets(session& with);
 
+void load_known_dyndep(session& with, node& file);
 void load_known_dyndeps(session& with);
-// Takes in those dyndep files that are there; what is wrong with them a build will say.
+// Takes in a dyndep file that is there, or all of them; what is wrong with them a build will say.
 
 } // namespace pmake

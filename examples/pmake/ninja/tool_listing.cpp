@@ -73,7 +73,6 @@ int tool_commands(session& with) {
       names.push_back(each);
     }
   }
-  load_known_dyndeps(with);
   std::vector<node*> targets = targets_named(with, names);
   auto show = [](const edge& what) {
     if (!what.phony()) std::printf("%s\n", value_of(what, symbol::command).c_str());
@@ -96,7 +95,6 @@ int tool_inputs(session& with) {
                 "Options:\n  -h, --help   Print this message.\n");
     return 1;
   }
-  load_known_dyndeps(with);
   std::set<std::string_view> found;
   for_each_edge_below(targets_named(with, with.line.tool_arguments), [&](const edge& what) {
     if (what.phony()) return;
@@ -164,7 +162,6 @@ int tool_graph(session& with) {
 
 int tool_query(session& with) {
   if (with.line.tool_arguments.empty()) throw build_error("expected a target to query");
-  load_known_dyndeps(with);
   std::map<const node*, std::vector<const edge*>> validated;
   for (const edge* each : with.files.edges)
     for (const node* validation : each->validations) validated[validation].push_back(each);
@@ -172,6 +169,7 @@ int tool_query(session& with) {
     node& file = target_named(with, name);
     print("", file.path(), ":\n");
     if (const edge* maker = file.in; maker != nullptr) {
+      if (maker->dyndep != nullptr) load_known_dyndep(with, *maker->dyndep);
       print("  input: ", maker->how->name);
       for (std::uint32_t i = 0; i < maker->inputs.size(); ++i)
         print(maker->is_implicit(i) ? "    | " : maker->is_order_only(i) ? "    || " : "    ", maker->inputs[i]->path());

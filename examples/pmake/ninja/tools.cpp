@@ -83,16 +83,18 @@ int tool_recompact(session& with) {
   return 0;
 }
 
-void load_known_dyndeps(session& with) {
-  for (std::size_t i = 0; i < with.files.edges.size(); ++i) {
-    node* file = with.files.edges[i]->dyndep;
-    if (file == nullptr || !file->dyndep_pending) continue;
-    try {
-      if (time_of(std::string(file->path())) != missing) load_dyndep(with.files, *file);
-    } catch (const build_error&) {
-      file->dyndep_pending = false;
-    }
+void load_known_dyndep(session& with, node& file) {
+  if (!file.dyndep_pending) return;
+  try {
+    if (time_of(std::string(file.path())) != missing) load_dyndep(with.files, file);
+  } catch (const build_error&) {
+    file.dyndep_pending = false;
   }
+}
+
+void load_known_dyndeps(session& with) {
+  for (std::size_t i = 0; i < with.files.edges.size(); ++i)
+    if (node* file = with.files.edges[i]->dyndep; file != nullptr) load_known_dyndep(with, *file);
 }
 
 } // namespace pmake
