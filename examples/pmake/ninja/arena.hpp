@@ -21,7 +21,8 @@ public:
 
   void* allocate(std::size_t bytes, std::size_t alignment) {
     auto at = (reinterpret_cast<std::uintptr_t>(next_) + alignment - 1) & ~(std::uintptr_t{alignment} - 1);
-    if (next_ == nullptr || at + bytes > reinterpret_cast<std::uintptr_t>(end_)) return fresh(bytes, alignment);
+    if (next_ == nullptr || at + bytes > reinterpret_cast<std::uintptr_t>(end_))
+      return fresh(bytes, alignment);
     next_ = reinterpret_cast<std::byte*>(at + bytes);
     return reinterpret_cast<void*>(at);
   }
@@ -54,7 +55,8 @@ private:
   static constexpr std::size_t block_bytes = std::size_t{256} << 10;
 
   void* fresh(std::size_t bytes, std::size_t alignment) {
-    if (bytes + alignment > block_bytes / 4) { // a block of its own, so that little of the current one is lost
+    if (bytes + alignment >
+        block_bytes / 4) { // a block of its own, so that little of the current one is lost
       auto* own = blocks_.emplace_back(new char[bytes + alignment]).get();
       return reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(own) + alignment - 1) &
                                      ~(std::uintptr_t{alignment} - 1));

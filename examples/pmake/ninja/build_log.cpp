@@ -33,8 +33,8 @@ bool take_tab(std::string_view& line) {
 }
 
 bool parse(std::string_view line, log_entry& entry) {
-  if (!take_number(line, entry.start) || !take_tab(line) || !take_number(line, entry.end) || !take_tab(line) ||
-      !take_number(line, entry.time) || !take_tab(line))
+  if (!take_number(line, entry.start) || !take_tab(line) || !take_number(line, entry.end) ||
+      !take_tab(line) || !take_number(line, entry.time) || !take_tab(line))
     return false;
   std::size_t tab = line.rfind('\t');
   if (tab == 0 || tab == line.npos) return false;
@@ -89,7 +89,6 @@ bool build_log::load(const std::function<void(const std::string&)>& warn) {
   return true;
 }
 
-
 log_entry* build_log::find(node& output) noexcept {
   if (output.logged == nullptr && !strangers_.empty())
     if (auto stranger = strangers_.find(output.path()); stranger != strangers_.end()) {
@@ -119,14 +118,17 @@ log_entry& build_log::find_or_add(std::string_view output) {
   return *made;
 }
 
-void build_log::record(const edge& of, std::uint64_t command, std::int32_t start, std::int32_t end, file_time time) {
+void build_log::record(const edge& of, std::uint64_t command, std::int32_t start, std::int32_t end,
+                       file_time time) {
   std::string lines;
   if (file_ < 0) {
     make_folders_of(path_);
     file_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (file_ < 0) throw build_error("opening build log: " + reason_text(errno));
-    if (::lseek(file_, 0, SEEK_END) == 0) lines = head();
-    else if (torn_) lines = "\n";
+    if (::lseek(file_, 0, SEEK_END) == 0)
+      lines = head();
+    else if (torn_)
+      lines.push_back('\n');
     torn_ = false;
   }
   for (node* output : of.outputs) {
@@ -153,7 +155,8 @@ void build_log::close() noexcept {
 void build_log::recompact() {
   std::erase_if(entries_, [&](log_entry* entry) {
     node* known = graph_.find(entry->output);
-    if ((known != nullptr && known->in != nullptr) || time_of(std::string(entry->output)) != missing) return false;
+    if ((known != nullptr && known->in != nullptr) || time_of(std::string(entry->output)) != missing)
+      return false;
     if (known != nullptr) known->logged = nullptr;
     strangers_.erase(entry->output);
     return true;

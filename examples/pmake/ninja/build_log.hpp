@@ -17,7 +17,7 @@ namespace pmake {
 
 struct log_entry {
   std::string_view output;
-  std::uint64_t command = 0; // its hash
+  std::uint64_t command = 0;       // its hash
   std::int32_t start = 0, end = 0; // milliseconds since the build that ran it began
   file_time time = 0;
 };

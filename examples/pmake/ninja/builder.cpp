@@ -80,7 +80,8 @@ build_result builder::run(executor& on, status& shown) {
   if (!plan_.more_to_do()) return {};
   if (failures_left == 0)
     return {false, false, options_.failures_allowed > 1 ? "subcommands failed" : "subcommand failed"};
-  if (failures_left < options_.failures_allowed) return {false, false, "cannot make progress due to previous errors"};
+  if (failures_left < options_.failures_allowed)
+    return {false, false, "cannot make progress due to previous errors"};
   return {false, false, "stuck [this is a bug]"};
 }
 
@@ -183,7 +184,8 @@ void builder::succeed(edge& what, const finished_job& done) {
   std::string command;
   append_hashed_command(command, what);
   auto since = [&](std::chrono::steady_clock::time_point when) {
-    return static_cast<std::int32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(when - begin_).count());
+    return static_cast<std::int32_t>(
+        std::chrono::duration_cast<std::chrono::milliseconds>(when - begin_).count());
   };
   log_.record(what, command_hash(command), since(done.begin), since(done.end), recorded);
 }

@@ -29,12 +29,13 @@ public:
     auto count = static_cast<int>(copies.size());
 
     enum { version = 256, trace, quiet };
-    static const option longer[] = {{"help", no_argument, nullptr, 'h'},      {"version", no_argument, nullptr, version},
-                                    {"verbose", no_argument, nullptr, 'v'},   {"quiet", no_argument, nullptr, quiet},
-                                    {"trace", required_argument, nullptr, trace}, {nullptr, 0, nullptr, 0}};
+    static const option longer[] = {
+        {"help", no_argument, nullptr, 'h'},          {"version", no_argument, nullptr, version},
+        {"verbose", no_argument, nullptr, 'v'},       {"quiet", no_argument, nullptr, quiet},
+        {"trace", required_argument, nullptr, trace}, {nullptr, 0, nullptr, 0}};
     ::optind = 0; // from the start, whoever has called it before
-    for (int one; line_.tool.empty() && (one = ::getopt_long(count, pointers.data(), "d:f:j:k:l:nt:vw:C:h", longer,
-                                                            nullptr)) != -1;) {
+    for (int one; line_.tool.empty() && (one = ::getopt_long(count, pointers.data(), "d:f:j:k:l:nt:vw:C:h",
+                                                             longer, nullptr)) != -1;) {
       std::string value = ::optarg != nullptr ? ::optarg : "";
       bool good = true;
       switch (one) {
@@ -84,7 +85,8 @@ private:
   bool take_failures(const std::string& text) {
     long value = 0;
     if (!whole_number(text, value)) return refuse("fatal: -k parameter not numeric; did you mean -k 0?");
-    line_.build.failures_allowed = value > 0 ? static_cast<std::size_t>(value) : std::numeric_limits<std::size_t>::max();
+    line_.build.failures_allowed =
+        value > 0 ? static_cast<std::size_t>(value) : std::numeric_limits<std::size_t>::max();
     return true;
   }
   bool take_load(const std::string& text) {
@@ -116,7 +118,8 @@ private:
 
   bool take_warning(const std::string& flag) {
     if (flag == "list") {
-      std::fputs("warning flags:\n  phonycycle={err,warn}  phony build statement references itself\n", stdout);
+      std::fputs("warning flags:\n  phonycycle={err,warn}  phony build statement references itself\n",
+                 stdout);
       status_ = 1;
       return false;
     }
@@ -136,7 +139,8 @@ private:
         return true;
       }
     }
-    return unknown("warning flag", flag, {"dupbuild=err", "dupbuild=warn", "phonycycle=err", "phonycycle=warn"});
+    return unknown("warning flag", flag,
+                   {"dupbuild=err", "dupbuild=warn", "phonycycle=err", "phonycycle=warn"});
   }
 
   bool take_tool(const std::string& name) {
@@ -153,31 +157,31 @@ private:
   }
 
   bool unknown(const char* what, const std::string& word, std::initializer_list<std::string_view> known) {
-    return refuse(std::string("error: unknown ") + what + " '" + word + "'" + nearest_word(word, known).hint());
+    return refuse(std::string("error: unknown ") + what + " '" + word + "'" +
+                  nearest_word(word, known).hint());
   }
 
   void print_usage() const {
-    std::fprintf(
-        stderr,
-        "usage: %s [options] [targets...]\n\n"
-        "if targets are unspecified, builds the 'default' target (see manual).\n\n"
-        "options:\n"
-        "  --version      print ninja version (\"%s\")\n"
-        "  -v, --verbose  show all command lines while building\n"
-        "  --quiet        don't show progress status, just command output\n"
-        "  --trace FILE   write how the build went for chrome://tracing or Perfetto\n\n"
-        "  -C DIR   change to DIR before doing anything else\n"
-        "  -f FILE  specify input build file [default=build.ninja]\n\n"
-        "  -j N     run N jobs in parallel (0 means infinity) [default=%u on this system];\n"
-        "           on this machine never more than it has processors\n"
-        "  -k N     keep going until N jobs fail (0 means infinity) [default=1]\n"
-        "  -l N     do not start new jobs if the load average is greater than N\n"
-        "  -n       dry run (don't run commands but act like they succeeded)\n\n"
-        "  -d MODE  enable debugging (use '-d list' to list modes)\n"
-        "  -t TOOL  run a subtool (use '-t list' to list subtools)\n"
-        "    terminates toplevel options; further flags are passed to the tool\n"
-        "  -w FLAG  adjust warnings (use '-w list' to list warnings)\n",
-        line_.program.c_str(), ninja_version, processors());
+    std::fprintf(stderr,
+                 "usage: %s [options] [targets...]\n\n"
+                 "if targets are unspecified, builds the 'default' target (see manual).\n\n"
+                 "options:\n"
+                 "  --version      print ninja version (\"%s\")\n"
+                 "  -v, --verbose  show all command lines while building\n"
+                 "  --quiet        don't show progress status, just command output\n"
+                 "  --trace FILE   write how the build went for chrome://tracing or Perfetto\n\n"
+                 "  -C DIR   change to DIR before doing anything else\n"
+                 "  -f FILE  specify input build file [default=build.ninja]\n\n"
+                 "  -j N     run N jobs in parallel (0 means infinity) [default=%u on this system];\n"
+                 "           on this machine never more than it has processors\n"
+                 "  -k N     keep going until N jobs fail (0 means infinity) [default=1]\n"
+                 "  -l N     do not start new jobs if the load average is greater than N\n"
+                 "  -n       dry run (don't run commands but act like they succeeded)\n\n"
+                 "  -d MODE  enable debugging (use '-d list' to list modes)\n"
+                 "  -t TOOL  run a subtool (use '-t list' to list subtools)\n"
+                 "    terminates toplevel options; further flags are passed to the tool\n"
+                 "  -w FLAG  adjust warnings (use '-w list' to list warnings)\n",
+                 line_.program.c_str(), ninja_version, processors());
   }
 
   command_line line_;
@@ -186,7 +190,8 @@ private:
 
 } // namespace
 
-parsed_command_line parse_command_line(const std::string& program, const std::vector<std::string>& arguments) {
+parsed_command_line parse_command_line(const std::string& program,
+                                       const std::vector<std::string>& arguments) {
   return command_line_parser(program).parse(arguments);
 }
 

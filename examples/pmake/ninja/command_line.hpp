@@ -22,7 +22,7 @@ struct command_line {
   build_options build;
   manifest_options reading;
   verbosity how = verbosity::normal;
-  unsigned parallel = 0; // -j; 0: it was not given
+  unsigned parallel = 0;  // -j; 0: it was not given
   bool unlimited = false; // -j0
   double most_load = 0;   // -l
   bool explain = false, statistics = false;

@@ -72,7 +72,8 @@ std::size_t deps_log::read(std::string_view text) {
       if (size < 12) return at;
       record_of read;
       std::uint32_t output = word(begin);
-      read.time = static_cast<file_time>(std::uint64_t{word(begin + 4)} | std::uint64_t{word(begin + 8)} << 32);
+      read.time =
+          static_cast<file_time>(std::uint64_t{word(begin + 4)} | std::uint64_t{word(begin + 8)} << 32);
       read.numbers = reinterpret_cast<const std::uint32_t*>(text.data() + begin + 12);
       read.count = (size - 12) / 4;
       if (output >= nodes_.size()) return at;
@@ -102,7 +103,8 @@ void deps_log::remember(std::uint32_t number, const record_of& what) {
 
 const deps_log::record_of* deps_log::find(const node& output) const noexcept {
   auto number = static_cast<std::size_t>(output.deps_id);
-  if (output.deps_id < 0 || number >= records_of_.size() || records_of_[number].numbers == nullptr) return nullptr;
+  if (output.deps_id < 0 || number >= records_of_.size() || records_of_[number].numbers == nullptr)
+    return nullptr;
   return &records_of_[number];
 }
 
@@ -145,7 +147,8 @@ void deps_log::append_record(std::string& to, node& output, file_time time, node
 }
 
 void deps_log::record(node& output, file_time time, const std::vector<node*>& inputs) {
-  if (const record_of* known = find(output); known != nullptr && known->time == time && known->count == inputs.size()) {
+  if (const record_of* known = find(output);
+      known != nullptr && known->time == time && known->count == inputs.size()) {
     bool same = true;
     for (std::size_t i = 0; i < inputs.size() && same; ++i) same = nodes_[known->numbers[i]] == inputs[i];
     if (same) return;
@@ -174,7 +177,9 @@ void deps_log::close() noexcept {
   file_ = -1;
 }
 
-bool deps_log::is_live(const node& output) { return output.in != nullptr && is_set(*output.in, symbol::deps); }
+bool deps_log::is_live(const node& output) {
+  return output.in != nullptr && is_set(*output.in, symbol::deps);
+}
 
 void deps_log::recompact() {
   close();
@@ -189,7 +194,8 @@ void deps_log::recompact() {
   for (std::size_t i = 0; i < old_records.size(); ++i) {
     if (old_records[i].numbers == nullptr || !is_live(*old_nodes[i])) continue;
     inputs.clear();
-    for (std::uint32_t j = 0; j < old_records[i].count; ++j) inputs.push_back(old_nodes[old_records[i].numbers[j]]);
+    for (std::uint32_t j = 0; j < old_records[i].count; ++j)
+      inputs.push_back(old_nodes[old_records[i].numbers[j]]);
     append_record(bytes, *old_nodes[i], old_records[i].time, inputs.data(), inputs.size());
   }
   std::string fresh = path_ + ".recompact";

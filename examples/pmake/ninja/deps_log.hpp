@@ -52,7 +52,7 @@ private:
 
   graph& graph_;
   std::string path_;
-  std::vector<node*> nodes_;       // by number
+  std::vector<node*> nodes_;          // by number
   std::vector<record_of> records_of_; // by number of the output
   std::size_t records_ = 0, outputs_ = 0;
   int file_ = -1;

@@ -47,7 +47,8 @@ file_text read_file(const std::string& path) {
     return text;
   }
   struct stat found;
-  std::size_t room = ::fstat(fd, &found) == 0 && found.st_size > 0 ? static_cast<std::size_t>(found.st_size) : 4095;
+  std::size_t room =
+      ::fstat(fd, &found) == 0 && found.st_size > 0 ? static_cast<std::size_t>(found.st_size) : 4095;
   text.bytes.reset(new char[room + 1]);
   for (;;) {
     auto got = ::read(fd, text.bytes.get() + text.size, room + 1 - text.size);

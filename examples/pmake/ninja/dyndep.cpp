@@ -66,8 +66,7 @@ private:
     if (name != symbol::ninja_dyndep_version) throw no_version();
     std::size_t dot = value.find('.');
     int major = std::atoi(value.c_str()), minor = dot == value.npos ? 0 : std::atoi(value.c_str() + dot + 1);
-    if (major != 1 || minor != 0)
-      throw words_.problem("unsupported 'ninja_dyndep_version = " + value + "'");
+    if (major != 1 || minor != 0) throw words_.problem("unsupported 'ninja_dyndep_version = " + value + "'");
   }
 
   std::string path_of(const raw_text& raw) {
@@ -126,7 +125,8 @@ void add(graph& into, edge& to, const dyndep_entry& found) {
     to.bindings = block;
   }
   for (node* output : found.outputs) {
-    if (!into.add_output(to, *output)) throw build_error("multiple rules generate " + std::string(output->path()));
+    if (!into.add_output(to, *output))
+      throw build_error("multiple rules generate " + std::string(output->path()));
     ++to.implicit_outputs;
   }
   into.add_discovered(to, found.inputs);
@@ -144,8 +144,8 @@ dyndep_entries load_dyndep(graph& into, node& file) {
     if (each->dyndep != &file) continue;
     auto found = entries.find(each);
     if (found == entries.end())
-      throw build_error("'" + std::string(each->outputs[0]->path()) + "' not mentioned in its dyndep file '" + path +
-                        "'");
+      throw build_error("'" + std::string(each->outputs[0]->path()) + "' not mentioned in its dyndep file '" +
+                        path + "'");
   }
   for (const auto& [statement, entry] : entries)
     if (statement->dyndep != &file)

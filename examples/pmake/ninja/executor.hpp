@@ -11,7 +11,7 @@ namespace pmake {
 
 struct job {
   edge* what = nullptr;
-  std::string command; // for /bin/sh -c
+  std::string command;  // for /bin/sh -c
   bool console = false; // it has the terminal to itself
 };
 

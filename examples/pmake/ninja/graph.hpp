@@ -90,13 +90,15 @@ struct edge {
   bool outputs_ready = false;
   bool deps_loaded = false;
   bool deps_missing = false;
-  file_time start_time = 0;   // by the clock of the file system
-  std::int64_t priority = 0;  // milliseconds until the end of the build at best
+  file_time start_time = 0;  // by the clock of the file system
+  std::int64_t priority = 0; // milliseconds until the end of the build at best
 
   bool phony() const noexcept { return how->phony; }
   std::uint32_t explicit_inputs() const noexcept { return inputs.size() - implicit_inputs - order_only; }
   std::uint32_t real_inputs() const noexcept { return inputs.size() - order_only; }
-  bool is_implicit(std::uint32_t index) const noexcept { return index >= explicit_inputs() && index < real_inputs(); }
+  bool is_implicit(std::uint32_t index) const noexcept {
+    return index >= explicit_inputs() && index < real_inputs();
+  }
   bool is_order_only(std::uint32_t index) const noexcept { return index >= real_inputs(); }
   bool on_console() const noexcept;
 

@@ -31,8 +31,8 @@ enum class token : std::uint8_t {
 const char* name_of(token what) noexcept;
 
 struct raw_text {
-  std::string_view text;  // as it stands in the file
-  bool plain = true;      // it has no $: what stands there is what is meant
+  std::string_view text; // as it stands in the file
+  bool plain = true;     // it has no $: what stands there is what is meant
   bool empty() const noexcept { return text.empty(); }
 };
 

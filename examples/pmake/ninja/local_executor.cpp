@@ -69,7 +69,8 @@ bool local_executor::can_start() {
 
 unsigned local_executor::free_slot() const {
   unsigned slot = 0;
-  while (std::any_of(running_.begin(), running_.end(), [&](const auto& each) { return each->slot == slot; })) ++slot;
+  while (std::any_of(running_.begin(), running_.end(), [&](const auto& each) { return each->slot == slot; }))
+    ++slot;
   return slot;
 }
 
@@ -165,7 +166,8 @@ void local_executor::reap(std::size_t index, finished_job& one) {
   if (ended.ended >= 0) ::close(ended.ended);
   int status = -1;
   if (ended.id > 0)
-    while (::waitpid(ended.id, &status, 0) < 0 && errno == EINTR && signals_.signal() == 0) {}
+    while (::waitpid(ended.id, &status, 0) < 0 && errno == EINTR && signals_.signal() == 0) {
+    }
   one = {};
   one.what = ended.what.what;
   one.output = std::move(ended.text);
@@ -215,7 +217,8 @@ std::vector<edge*> local_executor::stop() {
       else if (!ended)
         ::kill(each.id, SIGKILL);
       int status;
-      while (::waitpid(each.id, &status, 0) < 0 && errno == EINTR) {}
+      while (::waitpid(each.id, &status, 0) < 0 && errno == EINTR) {
+      }
     }
     if (each.output >= 0) ::close(each.output);
     if (each.ended >= 0) ::close(each.ended);

@@ -21,11 +21,13 @@ std::pair<int, int> version_numbers(std::string_view text) {
 
 class manifest_reader {
 public:
-  manifest_reader(graph& into, const manifest_options& options, const std::function<void(const std::string&)>& warn)
+  manifest_reader(graph& into, const manifest_options& options,
+                  const std::function<void(const std::string&)>& warn)
       : graph_(into), options_(options), warn_(warn) {}
 
   void read(const std::string& path, file_scope& scope, const lexer* includer) {
-    if (depth_ > most_depth) throw includer->problem("'" + path + "' includes itself, or files are nested too deeply");
+    if (depth_ > most_depth)
+      throw includer->problem("'" + path + "' includes itself, or files are nested too deeply");
     ++depth_;
     file_text text = read_file(path);
     if (text.reason != 0) {
@@ -125,7 +127,9 @@ private:
       pieces = {};
       for_each_piece(
           raw.text, [&](std::string_view text) { pieces.push_back(graph_.memory, {text}); },
-          [&](std::string_view used) { pieces.push_back(graph_.memory, {{}, graph_.symbols.number(used)}); });
+          [&](std::string_view used) {
+            pieces.push_back(graph_.memory, {{}, graph_.symbols.number(used)});
+          });
       made.bound = static_cast<std::uint16_t>(made.bound | 1u << static_cast<unsigned>(variable));
     }
     auto has = [&](symbol variable) {
@@ -200,14 +204,17 @@ private:
     }
 
     const raw_text* path = paths_.data();
-    auto next = [&]() -> node& { return graph_.file_kept(canonical(expanded(*path++, scope, &made), words)); };
+    auto next = [&]() -> node& {
+      return graph_.file_kept(canonical(expanded(*path++, scope, &made), words));
+    };
     made.implicit_outputs = implicit_outputs;
     for (std::uint32_t i = 0; i < outputs + implicit_outputs; ++i) {
       node& output = next();
       if (graph_.add_output(made, output)) continue;
       std::string name(output.path());
       if (options_.doubled_output_is_error) throw words.problem("multiple rules generate " + name);
-      warn_("multiple rules generate " + name + ". builds involving this target will not be correct; continuing anyway");
+      warn_("multiple rules generate " + name +
+            ". builds involving this target will not be correct; continuing anyway");
       if (i >= outputs) --made.implicit_outputs;
     }
     if (made.outputs.empty()) { // others make all of them
@@ -225,7 +232,8 @@ private:
 
   void drop_own_name(edge& made) {
     // CMake 2.8.12 and 3.0 wrote phony statements that name themselves.
-    if (!made.phony() || made.outputs.size() != 1 || made.implicit_outputs != 0 || made.implicit_inputs != 0) return;
+    if (!made.phony() || made.outputs.size() != 1 || made.implicit_outputs != 0 || made.implicit_inputs != 0)
+      return;
     node* output = made.outputs[0];
     bool found = false;
     for (std::uint32_t i = made.inputs.size(); i-- > 0;) {
@@ -274,8 +282,8 @@ void check_required_version(std::string_view wanted, const std::function<void(co
   auto have = version_numbers(ninja_version), want = version_numbers(wanted);
   std::string text(wanted);
   if (have.first > want.first)
-    warn("ninja executable version (" + std::string(ninja_version) + ") greater than build file ninja_required_version (" +
-         text + "); versions may be incompatible.");
+    warn("ninja executable version (" + std::string(ninja_version) +
+         ") greater than build file ninja_required_version (" + text + "); versions may be incompatible.");
   else if (have < want)
     throw fatal_error("ninja version (" + std::string(ninja_version) +
                       ") incompatible with build file ninja_required_version version (" + text + ").");

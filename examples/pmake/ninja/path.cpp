@@ -48,7 +48,8 @@ void canonicalize(std::string& path) {
 void append_shell_quoted(std::string& to, std::string_view path) {
   static constexpr auto plain = [] {
     std::array<bool, 256> table{};
-    for (unsigned char c : std::string_view("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-./"))
+    for (unsigned char c :
+         std::string_view("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-./"))
       table[c] = true;
     return table;
   }();

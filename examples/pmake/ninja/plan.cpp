@@ -77,7 +77,8 @@ void plan::set_priorities() {
   }
   prioritized_ = scan_.order.size();
   std::make_heap(ready_.begin(), ready_.end(), ready_order{});
-  for (auto& [name, each] : graph_.pools) std::make_heap(each.delayed.begin(), each.delayed.end(), ready_order{});
+  for (auto& [name, each] : graph_.pools)
+    std::make_heap(each.delayed.begin(), each.delayed.end(), ready_order{});
 }
 
 void plan::begin() {

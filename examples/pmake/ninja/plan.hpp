@@ -58,7 +58,7 @@ private:
   std::vector<edge*> finishing_;
   std::size_t wanted_ = 0;
   std::size_t commands_ = 0;
-  std::size_t prioritized_ = 0; // of scan_.order
+  std::size_t prioritized_ = 0;        // of scan_.order
   std::vector<edge*>* walk_ = nullptr; // statements met while a dyndep file is taken in
 };
 

@@ -30,11 +30,13 @@ public:
   int run() {
     if (!line_.folder.empty()) {
       // In the form that editors look for. A tool's output may be read by a program.
-      if (line_.tool.empty() && line_.how != verbosity::quiet) voice_.info("Entering directory `" + line_.folder + "'");
+      if (line_.tool.empty() && line_.how != verbosity::quiet)
+        voice_.info("Entering directory `" + line_.folder + "'");
       if (::chdir(line_.folder.c_str()) != 0)
         throw fatal_error("chdir to '" + line_.folder + "' - " + reason_text(errno));
     }
-    if (!line_.tool.empty() && needs_of(line_.tool) == tool_needs::nothing) return run_tool_alone(line_, voice_);
+    if (!line_.tool.empty() && needs_of(line_.tool) == tool_needs::nothing)
+      return run_tool_alone(line_, voice_);
     static constexpr int most_tries = 100;
     for (int tries = 0; tries < most_tries; ++tries)
       if (std::optional<int> status = with_manifest()) return *status;
@@ -63,7 +65,8 @@ private:
     bool writing = !line_.build.dry_run && (line_.tool.empty() || writes(line_.tool));
     std::optional<tree_lock> lock;
     if (!in.builddir.empty() && !line_.build.dry_run) make_builddir(in);
-    if (writing) lock.emplace(in.builddir, [&] { voice_.info("waiting for another build in this directory"); });
+    if (writing)
+      lock.emplace(in.builddir, [&] { voice_.info("waiting for another build in this directory"); });
     if (!line_.tool.empty() && needs_of(line_.tool) == tool_needs::manifest) return run_tool(in);
     timed("logs load", [&] { in.open_logs(); });
     if (!line_.tool.empty()) return run_tool(in);
@@ -138,7 +141,8 @@ private:
 
   explanation explaining() {
     if (!line_.explain) return {};
-    return explanation([](const std::string& text) { std::fprintf(stderr, "ninja explain: %s\n", text.c_str()); });
+    return explanation(
+        [](const std::string& text) { std::fprintf(stderr, "ninja explain: %s\n", text.c_str()); });
   }
 
   const command_line& line_;

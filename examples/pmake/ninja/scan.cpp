@@ -58,7 +58,8 @@ void scan::look_at_leaf(node& what) {
 }
 
 void scan::report_cycle(node& again) const {
-  auto first = std::find_if(stack_.begin(), stack_.end(), [&](const frame& each) { return each.at == again.in; });
+  auto first =
+      std::find_if(stack_.begin(), stack_.end(), [&](const frame& each) { return each.at == again.in; });
   std::string text = "dependency cycle: " + name_of(again);
   for (auto each = first + 1; each != stack_.end(); ++each) text += " -> " + name_of(*each->by);
   text += " -> " + name_of(again);
@@ -149,8 +150,8 @@ bool scan::output_out_of_date(const edge& of, node& output, const node* newest_i
     file_time time = restat ? logged->time : output.time;
     if (time < newest_input->time) {
       explain_([&] {
-        return (restat ? "restat of output " : "output ") + name_of(output) + " older than most recent input " +
-               name_of(*newest_input) + times(time, newest_input->time);
+        return (restat ? "restat of output " : "output ") + name_of(output) +
+               " older than most recent input " + name_of(*newest_input) + times(time, newest_input->time);
       });
       return true;
     }
@@ -176,8 +177,8 @@ bool scan::output_out_of_date(const edge& of, node& output, const node* newest_i
   // The output may be newer when the build was interrupted, or failed, after the command had written it.
   if (newest_input != nullptr && logged->time < newest_input->time) {
     explain_([&] {
-      return "recorded mtime of " + name_of(output) + " older than most recent input " + name_of(*newest_input) +
-             times(logged->time, newest_input->time);
+      return "recorded mtime of " + name_of(output) + " older than most recent input " +
+             name_of(*newest_input) + times(logged->time, newest_input->time);
     });
     return true;
   }
@@ -234,14 +235,16 @@ bool scan::load_depfile(edge& of, const std::string& path) {
   for (std::string& each : read.outputs) canonicalize(each);
   if (read.outputs[0] != of.outputs[0]->path()) {
     explain_([&] {
-      return "expected depfile '" + path + "' to mention '" + name_of(*of.outputs[0]) + "', got '" + read.outputs[0] +
-             "'";
+      return "expected depfile '" + path + "' to mention '" + name_of(*of.outputs[0]) + "', got '" +
+             read.outputs[0] + "'";
     });
     return false;
   }
   for (const std::string& each : read.outputs)
-    if (std::none_of(of.outputs.begin(), of.outputs.end(), [&](node* output) { return output->path() == each; }))
-      throw build_error(path + ": depfile mentions '" + each + "' as an output, but no such output was declared");
+    if (std::none_of(of.outputs.begin(), of.outputs.end(),
+                     [&](node* output) { return output->path() == each; }))
+      throw build_error(path + ": depfile mentions '" + each +
+                        "' as an output, but no such output was declared");
   add_discovered(of, discovered(graph_, read));
   return true;
 }

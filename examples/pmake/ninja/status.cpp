@@ -69,7 +69,9 @@ void status::print(const edge& what, clock::time_point when) {
 std::string status::progress(clock::time_point when) {
   if (default_format_ && others_.hosts > 0) format_ = shared_format;
   double seconds = std::chrono::duration<double>(when - begin_).count();
-  auto rate = [](double count, double time) { return time > 0 ? formatted("%.1f", count / time) : std::string("?"); };
+  auto rate = [](double count, double time) {
+    return time > 0 ? formatted("%.1f", count / time) : std::string("?");
+  };
   std::string text;
   for (std::size_t i = 0; i < format_.size(); ++i) {
     if (format_[i] != '%') {

@@ -13,9 +13,9 @@
 namespace pmake {
 
 enum class verbosity {
-  quiet,     // -- quiet: only what commands print
+  quiet, // -- quiet: only what commands print
   normal,
-  verbose    // -v: whole commands instead of descriptions
+  verbose // -v: whole commands instead of descriptions
 };
 
 class status {

@@ -41,9 +41,9 @@ class symbol_table {
 public:
   symbol_table() {
     for (std::string_view name :
-         {"command", "depfile", "deps", "description", "dyndep", "generator", "msvc_deps_prefix", "pool", "restat",
-          "rspfile", "rspfile_content", "in", "in_newline", "out", "builddir", "depth", "ninja_required_version",
-          "ninja_dyndep_version"})
+         {"command", "depfile", "deps", "description", "dyndep", "generator", "msvc_deps_prefix", "pool",
+          "restat", "rspfile", "rspfile_content", "in", "in_newline", "out", "builddir", "depth",
+          "ninja_required_version", "ninja_dyndep_version"})
       number(name);
   }
   symbol_table(const symbol_table&) = delete;

@@ -36,7 +36,8 @@ void terminal::status(const std::string& text, bool whole) {
   }
   winsize size = {};
   std::string shown = text;
-  if (!whole && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) shown = shortened(text, size.ws_col);
+  if (!whole && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    shown = shortened(text, size.ws_col);
   put("\r" + shown + "\x1B[K");
   if (whole) put("\n");
   line_ = whole ? line::blank : line::status;
@@ -79,7 +80,8 @@ std::string without_escapes(std::string_view text) {
     // Escape, bracket, parameters, a letter; other sequences go as far as their introducer.
     if (i + 1 >= text.size() || text[i + 1] != '[') continue;
     i += 2;
-    while (i < text.size() && !((text[i] >= 'a' && text[i] <= 'z') || (text[i] >= 'A' && text[i] <= 'Z'))) ++i;
+    while (i < text.size() && !((text[i] >= 'a' && text[i] <= 'z') || (text[i] >= 'A' && text[i] <= 'Z')))
+      ++i;
   }
   return plain;
 }

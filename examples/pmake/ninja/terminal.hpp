@@ -31,7 +31,7 @@ private:
   bool smart_ = false, color_ = false;
   enum class line { blank, status, text } line_ = line::blank; // what the cursor stands behind
   bool lent_ = false;
-  std::string held_;        // printed when the console comes back
+  std::string held_; // printed when the console comes back
   std::string held_status_;
   bool held_whole_ = false;
 };

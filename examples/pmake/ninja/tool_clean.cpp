@@ -132,7 +132,8 @@ int tool_cleandead(session& with) {
   cleaner clean(with);
   for (const log_entry* each : with.log->entries()) {
     node* known = with.files.find(each->output);
-    if (known == nullptr || (known->in == nullptr && known->out.empty())) clean.remove(std::string(each->output));
+    if (known == nullptr || (known->in == nullptr && known->out.empty()))
+      clean.remove(std::string(each->output));
   }
   return clean.status();
 }

@@ -52,11 +52,14 @@ int tool_compdb(session& with) {
   for (const edge* each : with.files.edges) {
     if (each->inputs.empty()) continue;
     if (!rules.empty() && std::find(rules.begin(), rules.end(), each->how->name) == rules.end()) continue;
-    std::string command = each->phony() ? "" : expand ? with_response_file_expanded(*each) : value_of(*each, symbol::command);
+    std::string command = each->phony() ? ""
+                          : expand      ? with_response_file_expanded(*each)
+                                        : value_of(*each, symbol::command);
     std::printf("%s\n  {\n    \"directory\": \"%s\",\n    \"command\": \"%s\",\n    \"file\": \"%s\",\n"
                 "    \"output\": \"%s\"\n  }",
                 between, directory.c_str(), json_escaped(command).c_str(),
-                json_escaped(each->inputs[0]->path()).c_str(), json_escaped(each->outputs[0]->path()).c_str());
+                json_escaped(each->inputs[0]->path()).c_str(),
+                json_escaped(each->outputs[0]->path()).c_str());
     between = ",";
   }
   std::printf("\n]\n");

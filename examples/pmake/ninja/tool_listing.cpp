@@ -54,7 +54,8 @@ template <class F> void for_each_edge_below(const std::vector<node*>& targets, F
 
 bool wants_help(session& with) {
   const auto& given = with.line.tool_arguments;
-  return std::any_of(given.begin(), given.end(), [](const std::string& each) { return each.size() > 1 && each[0] == '-'; });
+  return std::any_of(given.begin(), given.end(),
+                     [](const std::string& each) { return each.size() > 1 && each[0] == '-'; });
 }
 
 } // namespace
@@ -122,7 +123,8 @@ int tool_deps(session& with) {
     print("", each->path(), "");
     std::printf(": #deps %u, deps mtime %lld (%s)\n", logged->count, static_cast<long long>(logged->time),
                 now == missing || now > logged->time ? "STALE" : "VALID");
-    for (std::uint32_t i = 0; i < logged->count; ++i) print("    ", with.deps->file(logged->numbers[i]).path());
+    for (std::uint32_t i = 0; i < logged->count; ++i)
+      print("    ", with.deps->file(logged->numbers[i]).path());
     std::printf("\n");
   }
   return 0;
@@ -130,7 +132,8 @@ int tool_deps(session& with) {
 
 int tool_graph(session& with) {
   load_known_dyndeps(with);
-  std::printf("digraph ninja {\nrankdir=\"LR\"\nnode [fontsize=10, shape=box, height=0.25]\nedge [fontsize=10]\n");
+  std::printf(
+      "digraph ninja {\nrankdir=\"LR\"\nnode [fontsize=10, shape=box, height=0.25]\nedge [fontsize=10]\n");
   std::unordered_set<const node*> files;
   std::unordered_set<const edge*> statements;
   std::vector<node*> next = targets_named(with, with.line.tool_arguments);
@@ -146,7 +149,8 @@ int tool_graph(session& with) {
     if (maker == nullptr || !statements.insert(maker).second) continue;
     text_of rule(maker->how->name);
     if (maker->inputs.size() == 1 && maker->outputs.size() == 1) {
-      std::printf("\"%p\" -> \"%p\" [label=\" %.*s\"]\n", id(maker->inputs[0]), id(maker->outputs[0]), rule.size, rule.text);
+      std::printf("\"%p\" -> \"%p\" [label=\" %.*s\"]\n", id(maker->inputs[0]), id(maker->outputs[0]),
+                  rule.size, rule.text);
     } else {
       std::printf("\"%p\" [label=\"%.*s\", shape=ellipse]\n", id(maker), rule.size, rule.text);
       for (const node* output : maker->outputs) std::printf("\"%p\" -> \"%p\"\n", id(maker), id(output));
@@ -172,7 +176,10 @@ int tool_query(session& with) {
       if (maker->dyndep != nullptr) load_known_dyndep(with, *maker->dyndep);
       print("  input: ", maker->how->name);
       for (std::uint32_t i = 0; i < maker->inputs.size(); ++i)
-        print(maker->is_implicit(i) ? "    | " : maker->is_order_only(i) ? "    || " : "    ", maker->inputs[i]->path());
+        print(maker->is_implicit(i)     ? "    | "
+              : maker->is_order_only(i) ? "    || "
+                                        : "    ",
+              maker->inputs[i]->path());
       if (!maker->validations.empty()) {
         std::printf("  validations:\n");
         for (const node* each : maker->validations) print("    ", each->path());
@@ -205,7 +212,8 @@ int tool_rules(session& with) {
   for (const auto& [name, each] : with.files.scopes.front().rules()) sorted.emplace(name, each);
   for (const auto& [name, each] : sorted) {
     print("", name, "");
-    if (const text_template* description = each->find(symbol::description); descriptions && description != nullptr) {
+    if (const text_template* description = each->find(symbol::description);
+        descriptions && description != nullptr) {
       std::printf(": ");
       for (const piece& part : *description) {
         if (!part.text.empty())
@@ -267,7 +275,8 @@ int tool_targets(session& with) {
       for (const node* output : each->outputs) print_with_rule(*each, *output);
     return 0;
   }
-  throw build_error("unknown target tool mode '" + mode + "'" + nearest_word(mode, {"rule", "depth", "all"}).hint());
+  throw build_error("unknown target tool mode '" + mode + "'" +
+                    nearest_word(mode, {"rule", "depth", "all"}).hint());
 }
 
 } // namespace pmake

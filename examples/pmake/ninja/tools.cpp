@@ -24,7 +24,8 @@ struct tool {
 
 constexpr tool tools[] = {
     {"clean", "clean built files", tool_needs::manifest, true, tool_clean},
-    {"commands", "list all commands required to rebuild given targets", tool_needs::manifest, false, tool_commands},
+    {"commands", "list all commands required to rebuild given targets", tool_needs::manifest, false,
+     tool_commands},
     {"inputs", "list all inputs required to rebuild given targets", tool_needs::manifest, false, tool_inputs},
     {"deps", "show dependencies stored in the deps log", tool_needs::logs, false, tool_deps},
     {"graph", "output graphviz dot file for targets", tool_needs::manifest, false, tool_graph},
@@ -39,7 +40,8 @@ constexpr tool tools[] = {
 };
 
 const tool* find(const std::string& name) {
-  auto found = std::find_if(std::begin(tools), std::end(tools), [&](const tool& each) { return each.name == name; });
+  auto found =
+      std::find_if(std::begin(tools), std::end(tools), [&](const tool& each) { return each.name == name; });
   return found == std::end(tools) ? nullptr : found;
 }
 

@@ -30,23 +30,25 @@ double trace::microseconds(std::chrono::steady_clock::time_point when) const {
 unsigned trace::row_of(const std::string& host) {
   auto [found, fresh] = hosts_.try_emplace(host, static_cast<unsigned>(hosts_.size()) + 1);
   if (fresh)
-    append(formatted("{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":%u,\"args\":{\"name\":\"%s\"}}", found->second,
-                     host.empty() ? "this host" : json_escaped(host).c_str()));
+    append(formatted("{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":%u,\"args\":{\"name\":\"%s\"}}",
+                     found->second, host.empty() ? "this host" : json_escaped(host).c_str()));
   return found->second;
 }
 
 void trace::add(const finished_job& done) {
   unsigned host = row_of(done.host);
   if (slots_.emplace(host, done.slot).second)
-    append(formatted("{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":%u,\"tid\":%u,\"args\":{\"name\":\"slot %u\"}}",
-                     host, done.slot, done.slot));
+    append(formatted(
+        "{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":%u,\"tid\":%u,\"args\":{\"name\":\"slot %u\"}}", host,
+        done.slot, done.slot));
   const edge& of = *done.what;
-  append(formatted("{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"ts\":%.1f,\"dur\":%.1f,\"pid\":%u,\"tid\":%u,"
-                   "\"args\":{\"command\":\"%s\",\"result\":\"%s\"}}",
-                   json_escaped(of.outputs[0]->path()).c_str(), json_escaped(of.how->name).c_str(),
-                   microseconds(done.begin), microseconds(done.end) - microseconds(done.begin), host, done.slot,
-                   json_escaped(value_of(of, symbol::command)).c_str(),
-                   done.how == outcome::succeeded ? "succeeded" : "failed"));
+  append(
+      formatted("{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"ts\":%.1f,\"dur\":%.1f,\"pid\":%u,\"tid\":%u,"
+                "\"args\":{\"command\":\"%s\",\"result\":\"%s\"}}",
+                json_escaped(of.outputs[0]->path()).c_str(), json_escaped(of.how->name).c_str(),
+                microseconds(done.begin), microseconds(done.end) - microseconds(done.begin), host, done.slot,
+                json_escaped(value_of(of, symbol::command)).c_str(),
+                done.how == outcome::succeeded ? "succeeded" : "failed"));
 }
 
 void trace::note(const std::string& host, const std::string& what) {

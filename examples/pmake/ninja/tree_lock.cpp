@@ -11,7 +11,8 @@
 namespace pmake {
 
 namespace {
-constexpr const char* variable = "PMAKE_TREES"; // in which the builds above this one work: " device:inode ..."
+constexpr const char* variable =
+    "PMAKE_TREES"; // in which the builds above this one work: " device:inode ..."
 }
 
 tree_lock::tree_lock(const std::string& folder, const std::function<void()>& on_wait) {
@@ -26,7 +27,8 @@ tree_lock::tree_lock(const std::string& folder, const std::function<void()>& on_
   if (::flock(folder_, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return;
     on_wait();
-    while (::flock(folder_, LOCK_EX) != 0 && errno == EINTR) {}
+    while (::flock(folder_, LOCK_EX) != 0 && errno == EINTR) {
+    }
   }
   ::setenv(variable, (outer_ + name).c_str(), 1);
   named_ = true;
