@@ -74,6 +74,29 @@ private:
   std::string path_;
 };
 
+class signals_for_make {
+  // SIGINT, SIGTERM and SIGHUP, which come only while the server waits.
+public:
+  signals_for_make() {
+    sigset_t ours;
+    ::sigemptyset(&ours);
+    struct sigaction action = {};
+    action.sa_sigaction = on_signal;
+    action.sa_flags = SA_SIGINFO;
+    for (int each : {SIGINT, SIGTERM, SIGHUP}) {
+      ::sigaddset(&ours, each);
+      struct sigaction before;
+      ::sigaction(each, nullptr, &before);
+      if (before.sa_handler != SIG_IGN) ::sigaction(each, &action, nullptr);
+    }
+    ::sigprocmask(SIG_BLOCK, &ours, &outer_);
+  }
+  const sigset_t& outer_mask() const noexcept { return outer_; }
+
+private:
+  sigset_t outer_;
+};
+
 class make_server {
 public:
   make_server(const make_options& options, unsigned at_once, jobserver::kind kind)
@@ -100,7 +123,7 @@ public:
   const std::string& path() const noexcept { return path_; }
   std::string flag() const { return tokens_.flag(); }
 
-  void serve(pid_t make) {
+  void serve(pid_t make, const sigset_t& mask) {
     // Until make has ended.
     int ended = open_pidfd(make);
     std::vector<pollfd> what;
@@ -108,7 +131,7 @@ public:
       what.assign({{ended, POLLIN, 0}, {listener_, POLLIN, 0}, {tokens_.wanted(), POLLIN, 0}});
       for (const auto& each : clients_) what.push_back({each->fd, POLLIN, 0});
       for (const auto& [process, fd] : running_) what.push_back({fd, POLLIN, 0});
-      int ready = ::poll(what.data(), what.size(), -1);
+      int ready = ::ppoll(what.data(), what.size(), nullptr, &mask);
       if (int which = std::exchange(signal_came, 0); which != 0) pass_on(which, make);
       if (ready <= 0) continue;
       if (what[0].revents != 0) break;
@@ -258,19 +281,16 @@ int run_make(const std::vector<std::string>& command, const make_options& option
   for (std::string& each : words) pointers.push_back(each.data());
   pointers.push_back(nullptr);
 
-  struct sigaction action = {};
-  action.sa_sigaction = on_signal;
-  action.sa_flags = SA_SIGINFO;
-  for (int each : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction before;
-    ::sigaction(each, nullptr, &before);
-    if (before.sa_handler != SIG_IGN) ::sigaction(each, &action, nullptr);
-  }
+  signals_for_make signals;
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  ::posix_spawnattr_setsigmask(&attributes, &signals.outer_mask());
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
   pid_t make = 0;
-  if (int reason = ::posix_spawnp(&make, pointers[0], nullptr, nullptr, pointers.data(), environ);
-      reason != 0)
-    throw build_error(command[0] + ": " + reason_text(reason));
-  server.serve(make);
+  int reason = ::posix_spawnp(&make, pointers[0], nullptr, &attributes, pointers.data(), environ);
+  ::posix_spawnattr_destroy(&attributes);
+  if (reason != 0) throw build_error(command[0] + ": " + reason_text(reason));
+  server.serve(make, signals.outer_mask());
   int status = 0;
   while (::waitpid(make, &status, 0) < 0 && errno == EINTR) {
   }

@@ -58,6 +58,7 @@ int main(int, char** arguments) {
     become(shell != nullptr ? shell : usual, arguments);
   }
 
+  wire::request asked = {0, jobserver_is_open() ? 1u : 0u}; // before anything else gets that number
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   std::strncpy(address.sun_path, path, sizeof address.sun_path - 1);
@@ -66,7 +67,6 @@ int main(int, char** arguments) {
   if (fd < 0 || ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
     become(usual, arguments);
 
-  wire::request asked = {0, jobserver_is_open() ? 1u : 0u};
   for (char** each = arguments + 1; *each != nullptr; ++each)
     asked.bytes += static_cast<std::uint32_t>(std::strlen(*each) + 1);
   bool sent = send_all(fd, reinterpret_cast<const char*>(&asked), sizeof asked);
