@@ -57,8 +57,8 @@ class private_folder {
 public:
   private_folder() {
     const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-    std::string name =
-        std::string(runtime != nullptr && *runtime != '\0' ? runtime : "/tmp") + "/pmake-XXXXXX";
+    bool usable = runtime != nullptr && ::access(runtime, W_OK | X_OK) == 0;
+    std::string name = std::string(usable ? runtime : "/tmp") + "/pmake-XXXXXX";
     if (::mkdtemp(name.data()) == nullptr) throw build_error("mkdtemp(" + name + "): " + reason_text(errno));
     path_ = name;
   }
