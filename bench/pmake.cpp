@@ -31,10 +31,7 @@ struct cost {
   double kibibytes; // resident, at most
 };
 
-cost run(const std::string& program, const fs::path& where, std::vector<std::string> arguments,
-         bool must_succeed = true) {
-  std::vector<std::string> command{program, "-C", where.string()};
-  command.insert(command.end(), arguments.begin(), arguments.end());
+cost run_command(std::vector<std::string> command) {
   std::vector<char*> argv;
   for (std::string& each : command) argv.push_back(each.data());
   argv.push_back(nullptr);
@@ -46,13 +43,20 @@ cost run(const std::string& program, const fs::path& where, std::vector<std::str
   int status = 0;
   rusage used = {};
   bool good = ::posix_spawn(&child, argv[0], &actions, nullptr, argv.data(), environ) == 0 &&
-              ::wait4(child, &status, 0, &used) == child && (!must_succeed || status == 0);
+              ::wait4(child, &status, 0, &used) == child && status == 0;
   ::posix_spawn_file_actions_destroy(&actions);
   if (!good) {
-    std::fprintf(stderr, "%s did not build in %s\n", program.c_str(), where.c_str());
+    for (const std::string& each : command) std::fprintf(stderr, "%s ", each.c_str());
+    std::fprintf(stderr, "failed\n");
     std::exit(1);
   }
   return {bench::nanoseconds(bench::clock::now() - begin) / 1e6, static_cast<double>(used.ru_maxrss)};
+}
+
+cost run(const std::string& program, const fs::path& where, const std::vector<std::string>& arguments) {
+  std::vector<std::string> command{program, "-C", where.string()};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  return run_command(command);
 }
 
 class temporary_folder {
@@ -197,6 +201,34 @@ bool cmake_project(const temporary_folder& folder, int files, int rounds) {
       "<= 1.05 x", same && result.ratio.median <= 1.05);
 }
 
+bool make_project(const temporary_folder& folder, int files, int rounds) {
+  // The same sources by a makefile of the kind that automake writes: a command and a rename for each object.
+  fs::path tree = folder / "make";
+  write_project(tree, files);
+  std::ofstream out(tree / "Makefile");
+  out << "OBJECTS =";
+  for (int i = 0; i < files; ++i) out << " src/f" << i << ".o";
+  out << "\nprogram: $(OBJECTS) src/main.o\n\t$(CC) -o $@ $^\n"
+         "%.o: %.c\n\t$(CC) -O2 -MD -MF $*.Tpo -c -o $@ $< && mv -f $*.Tpo $*.Po\n"
+         "clean:\n\trm -f program src/*.o src/*.Po\n";
+  out.close();
+  std::string parallel = "-j" + std::to_string(::sysconf(_SC_NPROCESSORS_ONLN));
+  auto once = [&](std::vector<std::string> command) {
+    return [&, command]() mutable {
+      run_command({"/usr/bin/make", "-C", tree.string(), "clean"});
+      auto whole = command;
+      for (const std::string& each : {std::string("-C"), tree.string(), parallel}) whole.push_back(each);
+      return run_command(whole).milliseconds / 1000;
+    };
+  };
+  auto result = bench::compare(rounds, once({MIGRATE_PMAKE, "make"}), once({"/usr/bin/make"}));
+  return bench::row(bench::text("%d files built on this machine by pmake make, against make -j", files + 1),
+                    bench::text("%.2f x (%.2f-%.2f; %.3g against %.3g s)", result.ratio.median,
+                                result.ratio.least, result.ratio.most, result.mine.median,
+                                result.theirs.median),
+                    "<= 1.05 x", result.ratio.median <= 1.05);
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -211,5 +243,6 @@ int main(int argc, char** argv) {
   bool good = nothing_to_do(folder, edges, 2 * rounds + 1);
   good = memory(folder, many) && good;
   good = cmake_project(folder, files, rounds) && good;
+  good = make_project(folder, files, rounds) && good;
   return good ? 0 : 1;
 }
