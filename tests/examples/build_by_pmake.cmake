@@ -12,7 +12,7 @@ endfunction()
 
 run(text "${CMAKE_COMMAND}" -S "${SOURCE}" -B "${BUILD}" -G Ninja "-DCMAKE_MAKE_PROGRAM=${NINJA}"
   "-DCMAKE_C_COMPILER=${C}" "-DCMAKE_CXX_COMPILER=${CXX}" "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER}"
-  -DCMAKE_BUILD_TYPE=Debug -DMIGRATE_BUILD_TESTS=OFF -DMIGRATE_BUILD_BENCHMARKS=OFF)
+  -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 -DMIGRATE_BUILD_TESTS=OFF -DMIGRATE_BUILD_BENCHMARKS=OFF)
 run(text "${CMAKE_COMMAND}" --build "${BUILD}" --target pmake_engine pmake_shell)
 if(NOT text MATCHES "Linking CXX static library")
   message(FATAL_ERROR "nothing was built:\n${text}")
