@@ -1,0 +1,72 @@
+// Who runs the commands: on this machine, on others, or not at all.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "graph.hpp"
+
+namespace pmake {
+
+struct job {
+  edge* what = nullptr;
+  std::string command;  // for /bin/sh -c
+  bool console = false; // it has the terminal to itself
+};
+
+enum class outcome { succeeded, failed, interrupted };
+
+struct finished_job {
+  edge* what = nullptr;
+  outcome how = outcome::succeeded;
+  std::string output; // standard output and error, whole
+  std::string host;   // where it ran; "" is here
+  unsigned slot = 0;  // which of the places there
+  std::chrono::steady_clock::time_point begin, end;
+};
+
+struct capacity {
+  std::size_t hosts = 0;   // other machines that would take commands now
+  std::size_t foreign = 0; // commands that run there
+};
+
+enum class event { finished, room, interrupted };
+// room: can_start() may have become true.
+
+class executor {
+public:
+  executor() = default;
+  executor(const executor&) = delete;
+  executor& operator=(const executor&) = delete;
+  virtual ~executor() = default;
+  // Nothing that it started runs any more.
+
+  virtual bool can_start() = 0;
+  virtual void start(job what) = 0;
+  // Throws build_error when it can not.
+  virtual event wait_any(finished_job& one) = 0;
+  // Blocks until something happens. Not called when nothing runs.
+  virtual std::vector<edge*> stop() = 0;
+  // Ends what runs, however unwilling, and returns which those were.
+  virtual capacity now() const { return {}; }
+};
+
+class dry_executor final : public executor {
+  // -n: every command succeeds at once.
+public:
+  bool can_start() override { return true; }
+  void start(job what) override { waiting_.push_back(what.what); }
+  event wait_any(finished_job& one) override {
+    one = {};
+    one.what = waiting_.front();
+    waiting_.erase(waiting_.begin());
+    return event::finished;
+  }
+  std::vector<edge*> stop() override { return {}; }
+
+private:
+  std::vector<edge*> waiting_;
+};
+
+} // namespace pmake

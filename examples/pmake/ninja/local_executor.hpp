@@ -1,0 +1,48 @@
+// Commands as processes of this machine.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include <sys/types.h>
+
+#include "executor.hpp"
+#include "interruption.hpp"
+
+namespace pmake {
+
+class local_executor final : public executor {
+public:
+  local_executor(interruption& signals, unsigned most, double most_load);
+  // At most so many at a time, and none more while the machine's load is above most_load (no limit: 0).
+  ~local_executor() override;
+
+  bool can_start() override;
+  void start(job what) override;
+  event wait_any(finished_job& one) override;
+  std::vector<edge*> stop() override;
+
+private:
+  struct process {
+    job what;
+    pid_t id = -1;
+    int output = -1; // where to read it; -1 when it has the console
+    int ended = -1;  // a pidfd, for one that has the console
+    unsigned slot = 0;
+    std::string text;
+    std::chrono::steady_clock::time_point begin;
+  };
+
+  unsigned free_slot() const;
+  bool read_output(process& from);
+  void reap(std::size_t index, finished_job& one);
+  void signal_all(int number, bool console_too) const;
+
+  interruption& signals_;
+  unsigned most_;
+  double most_load_;
+  std::vector<std::unique_ptr<process>> running_;
+};
+
+} // namespace pmake

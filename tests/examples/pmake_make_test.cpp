@@ -1,0 +1,196 @@
+// pmake as the parent of GNU make.
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+
+#include "make/leaves_home.hpp"
+#include "make/make_arguments.hpp"
+#include "make/shell_of_makefile.hpp"
+
+#include "../support/folder.hpp"
+#include "../support/program.hpp"
+
+namespace fs = std::filesystem;
+using namespace pmake;
+using Catch::Contains;
+using namespace std::chrono_literals;
+
+namespace {
+
+std::string text_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+struct make_tree {
+  explicit make_tree(const std::string& makefile) { write("Makefile", makefile); }
+
+  void write(const std::string& name, const std::string& text) const {
+    fs::create_directories((folder.path / name).parent_path());
+    std::ofstream(folder.path / name, std::ios::binary) << text;
+  }
+  std::vector<std::string> command(const std::string& arguments, const std::string& before = "") const {
+    return {"/bin/sh", "-c", "cd '" + folder.path.string() + "' && exec " + before + arguments + " 2>&1"};
+  }
+  struct ended {
+    int status;
+    std::string out;
+  };
+  ended run(const std::string& arguments = "", const std::string& before = "") const {
+    migrate_test::program running(command("'" MIGRATE_EXAMPLES_DIR "/pmake' make " + arguments, before),
+                                  {{"MAKEFLAGS", ""}});
+    int status = running.wait(60s);
+    return {status, running.rest()};
+  }
+
+  migrate_test::folder folder;
+};
+
+using words = std::vector<std::string>;
+
+} // namespace
+
+TEST_CASE("make gets its arguments without -j") {
+  auto rest = [](const words& given) { return split_make_arguments(given).rest; };
+  auto jobs = [](const words& given) { return split_make_arguments(given).jobs; };
+  CHECK(rest({"-j8", "all", "-k"}) == words{"all", "-k"});
+  CHECK(jobs({"-j8"}) == 8u);
+  CHECK(jobs({"-j", "4", "all"}) == 4u);
+  CHECK(rest({"-j", "all"}) == words{"all"});
+  CHECK(jobs({"-j", "all"}) == 0u);
+  CHECK(jobs({"all"}) == std::nullopt);
+  CHECK(rest({"-kj3s", "x"}) == words{"-ks", "x"});
+  CHECK(jobs({"-kj3s"}) == 3u);
+  CHECK(rest({"--jobs=5", "--jobs", "x", "--jobs", "7"}) == words{"x"});
+  CHECK(rest({"-C", "-j8", "-fj4", "-I", "j"}) == words{"-C", "-j8", "-fj4", "-I", "j"});
+  CHECK(rest({"-kC", "dir", "-l", "--", "-j2"}) == words{"-kC", "dir", "-l", "--", "-j2"});
+  CHECK(make_flags("", "-j2 --auth") == " -j2 --auth");
+  CHECK(make_flags("ks -j4 --jobserver-auth=3,4 -- A=b", "-j2 --auth") == "ks -j2 --auth -- A=b");
+}
+
+TEST_CASE("the shell that a makefile asks for") {
+  make_tree tree("all:\n\tSHELL=/bin/false true\n");
+  auto shell = [&](const std::string& makefile) {
+    tree.write("Makefile", makefile);
+    return shell_in_makefile(tree.folder.path / "Makefile");
+  };
+  CHECK(shell("all:\n\tSHELL=/bin/false true\n") == "/bin/sh");
+  CHECK(shell("SHELL = /bin/bash\n") == "/bin/bash");
+  CHECK(shell("export SHELL:=/bin/bash # for arrays\n") == "/bin/bash");
+  CHECK(shell("override SHELL ?= \\\n  /bin/bash -e\n") == "/bin/bash");
+  CHECK(shell("B = /bin/bash\nSHELL = $(B)\n") == "/bin/bash");
+  CHECK(shell("SHELL = $(shell which bash)\n") == "bash");
+  CHECK(shell("SHELL = /no/such/cmd.exe\n") == "/bin/sh");
+  CHECK(shell("# SHELL = /bin/bash\nMYSHELL = /bin/bash\n") == "/bin/sh");
+  tree.write("sub/config.mk", "SHELL = /bin/bash\n");
+  CHECK(shell("D = sub\n-include $(D)/config.mk\n") == "/bin/bash");
+  CHECK(shell("include Makefile\n") == "/bin/sh");
+  tree.write("other", "");
+  CHECK(makefiles_of({"make", "-f", "a", "-fb", "--file=/c"}, "/d") == words{"/d/a", "/d/b", "/c"});
+  CHECK(makefiles_of({"make"}, tree.folder.path) == words{tree.folder.path / "Makefile"});
+}
+
+TEST_CASE("compilers that only compile may leave, and nothing else that is not told to") {
+  leaving_rules rules;
+  for (const char* line :
+       {"gcc -O2 -c a.c -o a.o", "/usr/bin/x86_64-linux-gnu-gcc-12 -c a.c", "ccache g++ -c x.cc",
+        "clang-14 -S a.c", "cd sub && cc -c a.c", "echo CC a.o; gcc -DX='a b' -c a.c && mv -f .a.Tpo .a.Po",
+        "if gcc -c a.c; then mv a.Tpo a.Po; else rm -f a.Tpo; exit 1; fi", "CPATH=x gcc -c a.c 2>&1 >log",
+        "depbase=`echo a.o | sed 's|x|y|'`; gcc -c -o a.o `test -f 'a.c' || echo './'`a.c",
+        "env A=b nice -n5 gcc -c a.c", "libtool --tag=CC --mode=compile gcc -c a.c"}) {
+    CAPTURE(line);
+    CHECK(rules.may_leave(line));
+  }
+  for (const char* line : {"gcc -o prog a.o b.o", "ar rcs lib.a a.o", "make -C sub", "./generate > x.c",
+                           "gcc -E a.c", "echo hello", "", "for i in a b; do gcc -c $i.c; done",
+                           "gcc -c a.c && ./run", "gcc -c `./which-file`", "cat <<E | gcc -c -",
+                           "gcc -c 'unfinished", "install -c a b", "sh -c 'gcc -c a.c'"}) {
+    CAPTURE(line);
+    CHECK_FALSE(rules.may_leave(line));
+  }
+  rules.let_leave("convert");
+  rules.keep("clang*");
+  CHECK(rules.may_leave("convert a.png b.jpg"));
+  CHECK_FALSE(rules.may_leave("clang -c a.c"));
+  CHECK(rules.may_leave("gcc -c a.c"));
+}
+
+TEST_CASE("make runs as it would alone") {
+  make_tree tree("SHELL = /bin/bash\nX := $(shell echo from a shell)\n"
+                 ".PHONY: sub\nall: array sub nested\narray:\n\t@a=(1 2 3); echo $${a[2]} '$(X)' \"$$0\"\n"
+                 "sub:\n\t@$(MAKE) --no-print-directory -C sub\nnested:\n\t@$(SHELL) -c 'echo nested'\n"
+                 "fail:\n\texit 7\n");
+  tree.write("sub/Makefile", "all: one two\none two:\n\t@echo $@ in sub\n");
+  auto ended = tree.run("-j4");
+  CAPTURE(ended.out);
+  CHECK(ended.status == 0);
+  CHECK_THAT(ended.out, Contains("3 from a shell /bin/bash\n") && Contains("one in sub\n") &&
+                            Contains("two in sub\n") && Contains("nested\n") && !Contains("warning"));
+  ended = tree.run("fail");
+  CHECK(ended.status == 2);
+  CHECK_THAT(ended.out, Contains("fail] Error 7"));
+  ended = tree.run("-f nothing");
+  CHECK(ended.status == 2);
+  CHECK_THAT(ended.out, Contains("nothing: No such file or directory"));
+}
+
+TEST_CASE("makes within makes do not wait for each other, even on one processor") {
+  make_tree tree("all: a b\na b:\n\t@$(MAKE) --no-print-directory -C sub $@\n");
+  tree.write("sub/Makefile", "a b:\n\t@$(MAKE) --no-print-directory -C sub $@\n");
+  tree.write("sub/sub/Makefile", "a b:\n\t@echo made $@\n");
+  auto ended = tree.run("", "taskset -c 0 ");
+  CAPTURE(ended.out);
+  CHECK(ended.status == 0);
+  CHECK_THAT(ended.out, Contains("made a\n") && Contains("made b\n"));
+}
+
+TEST_CASE("all lines of a recipe are one script when the makefile says so") {
+  make_tree tree(".ONESHELL:\nall:\n\t@x=2\n\t@echo $$x\n");
+  CHECK(tree.run().out == "2\n");
+}
+
+TEST_CASE("make runs no more at a time than the machine has processors, and as many as that") {
+  std::string makefile = "all:", rules;
+  for (int i = 0; i < 24; ++i) makefile += " o" + std::to_string(i);
+  make_tree tree(makefile + "\no%:\n\t@echo + >>log; sleep 0.05; echo - >>log\n");
+  CHECK(tree.run("-j100").status == 0);
+  cpu_set_t allowed;
+  REQUIRE(::sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+  int now = 0, most = 0;
+  for (char c : text_of(tree.folder.path / "log")) {
+    if (c == '+') most = std::max(most, ++now);
+    if (c == '-') --now;
+  }
+  CHECK(most == CPU_COUNT(&allowed));
+}
+
+TEST_CASE("a make that is told to stop takes its commands along") {
+  make_tree tree("all:\n\techo $$$$ >id; echo part >all; exec sleep 1000\n");
+  int which = GENERATE(SIGINT, SIGTERM);
+  fs::remove(tree.folder.path / "id");
+  migrate_test::program running(tree.command("'" MIGRATE_EXAMPLES_DIR "/pmake' make"), {{"MAKEFLAGS", ""}});
+  auto deadline = std::chrono::steady_clock::now() + 30s;
+  while (text_of(tree.folder.path / "id").empty()) {
+    REQUIRE(std::chrono::steady_clock::now() < deadline);
+    ::usleep(2000);
+  }
+  ::kill(running.id(), which);
+  int status = running.wait(20s);
+  CHECK((status == 2 || status == 128 + which));
+  pid_t id = 0;
+  std::ifstream(tree.folder.path / "id") >> id;
+  std::string stat = text_of("/proc/" + std::to_string(id) + "/stat");
+  bool gone = stat.empty() || stat[stat.rfind(") ") + 2] == 'Z';
+  CHECK(gone);
+  CHECK_FALSE(fs::exists(tree.folder.path / "all"));
+}
