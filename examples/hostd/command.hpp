@@ -51,6 +51,8 @@ inline void describe(CLI::App& app, settings& to) {
   app.add_option("--listen", to.agent.listen,
                  "where applications find this agent; beyond loopback it needs credentials")
       ->capture_default_str();
+  app.add_option("--advertise", to.agent.advertise,
+                 "the host that applications call, when it listens at 0.0.0.0");
   app.add_option("--credentials", to.credentials, "directory made by migrate-credentials");
   app.add_option("--name", to.agent.host, "of this host, instead of the system's");
   app.add_option("--slots", to.agent.slots, "grants at once (one for each processor)");

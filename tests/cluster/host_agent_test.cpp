@@ -3,6 +3,7 @@
 #include "../../examples/hostd/command.hpp"
 
 #include <migrate/cluster/agent_link.hpp>
+#include <migrate/cluster/host_database.hpp>
 #include <migrate/rpc/channel.hpp>
 
 #include "../support/folder.hpp"
@@ -108,6 +109,14 @@ public:
       one.kind = message.getState().getLendable() ? "lendable" : "kept";
       one.text =
           std::string(message.getState().getReason().cStr()) + " by " + message.getState().getSource().cStr();
+    } else if (message.isGranted()) {
+      one.kind = "granted";
+      one.number = message.getGranted().getGrant();
+      one.text = bytes_of(message.getGranted().getSecret());
+    } else if (message.isRevoked()) {
+      one.kind = "revoked";
+      one.number = message.getRevoked().getGrant();
+      one.text = message.getRevoked().getReason().cStr();
     } else if (message.isGrantEnded()) {
       one.kind = "ended";
       one.number = message.getGrantEnded().getGrant();
@@ -222,7 +231,7 @@ struct caller {
       auto fill = [&](protocol::HostMessage::Builder out) {
         auto one = out.initLaunch();
         one.setGrant(grant);
-        one.setSecret(kj::StringPtr(secret.c_str()).asBytes());
+        one.setSecret(kj::StringPtr(secret.c_str(), secret.size()).asBytes());
         one.setExecutable(kj::StringPtr(executable.c_str()).asBytes());
         one.setPath(migrate_test::own_path().c_str());
         one.setStore("/nowhere");
@@ -398,6 +407,39 @@ TEST_CASE("an agent registers, says that its machine may be lent, and starts wha
   CHECK(here.left_in_scratch() == 0);
 }
 
+TEST_CASE("with the database itself: asked for, granted, launched, and taken back when the owner says busy") {
+  machine here;
+  event_loop loop;
+  loop.start();
+  host_database_options options;
+  auto ledger = std::make_unique<host_database>(loop, options);
+  ledger->start();
+  here.lend(ledger->addresses()[0], {"--name", "elsewhere"}); // nobody is granted his own host
+  {
+    caller asks(ledger->addresses()[0]), launches(here.address);
+    CHECK(asks.say([](protocol::HostMessage::Builder out) {
+      auto ask = out.initAsk();
+      ask.setApplication(7);
+      ask.setWanted(1);
+    }) == "done");
+    auto granted = asks.hears.wait("granted");
+    REQUIRE(granted.kind == "granted");
+    std::string process = launches.launch(granted.number, "node", here.pipe, granted.text);
+    INFO(process);
+    REQUIRE(is_process(process));
+    REQUIRE(here.told() == "ready");
+    caller command(here.address, protocol::HostRole::COMMAND);
+    CHECK(command.busy() == "done");
+    auto revoked = asks.hears.wait("revoked");
+    CHECK(revoked.number == granted.number);
+    CHECK(contains(revoked.text, "idle<30: the owner says busy"));
+    CHECK(here.told() == "evict idle<30: the owner says busy");
+    CHECK(dies(process));
+  }
+  ledger.reset();
+  loop.stop();
+}
+
 TEST_CASE(
     "only an application that knows the secret of a grant that the database reserved launches, and once") {
   machine here;
@@ -466,6 +508,9 @@ TEST_CASE("the owner comes back: the node is told, leaves, and the machine is hi
   lent here("node", {"--leave", "600000"}); // it does not wait for that when the node says that it has left
   here.owner_is("busy");
   CHECK(here.told() == "evict idle<30: file " + here.file("owner"));
+  auto revoked = here.ledger.hears.wait("revoked");
+  CHECK(revoked.number == 11);
+  CHECK(revoked.text == "idle<30: file " + here.file("owner"));
   auto kept = here.ledger.hears.wait("kept");
   CHECK(kept.text == "idle<30 by file " + here.file("owner"));
   CHECK(here.ledger.hears.wait("ended").number == 11);
@@ -767,6 +812,8 @@ TEST_CASE("what an agent refuses to do, it says") {
   }
   std::vector<std::string> open{"--listen", "0.0.0.0:0"};
   if (::geteuid() == 0) open.push_back("--run-as-root");
+  CHECK(contains(refusal(open), "say which (--advertise)"));
+  open.insert(open.end(), {"--advertise", "here"});
   CHECK(contains(refusal(open), "credentials"));
 }
 

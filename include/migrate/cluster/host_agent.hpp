@@ -32,6 +32,7 @@ namespace migrate {
 struct host_agent_options {
   std::string database;                // where the host database listens
   std::string listen = "127.0.0.1:0";  // for applications
+  std::string advertise;               // the host that they call, when it is not the one in `listen`
   std::optional<credentials> security; // beyond this machine
   std::string host;                    // its name; empty: as the system has it
   unsigned slots = 0;                  // grants at once; 0: one for each processor
@@ -62,7 +63,7 @@ public:
   void stop();
   // Evicts what runs here, waits until it is gone, and says goodbye. A second call does nothing.
 
-  const std::string& address() const { return server_.addresses()[0]; }
+  const std::string& address() const { return address_; }
   const std::string& control() const { return server_.addresses()[1]; }
 
   bool wait_until_broken(std::chrono::milliseconds limit);
@@ -171,7 +172,8 @@ private:
   void node_has_left(std::uint64_t number);
   void link_closed(std::uint64_t number);
   void end(grant& which, std::chrono::milliseconds limit, const std::string& reason);
-  void end_all(std::chrono::milliseconds limit, const std::string& reason);
+  void take_back(grant& which, std::chrono::milliseconds limit, const std::string& reason);
+  void take_all_back(std::chrono::milliseconds limit, const std::string& reason);
   void finish(grant& which);
   void finish_when_swept(grant& which);
   void erase_finished();
@@ -209,9 +211,11 @@ private:
   std::mutex mutex_;
   std::condition_variable changed_;
   bool started_ = false;
+  std::string address_;
   bool none_left_ = true, broken_seen_ = false; // under mutex_
 };
 
 } // namespace migrate
 
+#include <migrate/cluster/host_agent_grants.hpp>
 #include <migrate/cluster/host_agent_impl.hpp>
