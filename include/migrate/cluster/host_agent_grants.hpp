@@ -180,7 +180,7 @@ inline void host_agent::node_has_left(std::uint64_t number) {
   grant* which = find(number);
   if (which == nullptr || which->at != stage::ending) return;
   note("the node of grant " + std::to_string(number) + " has given up all its tasks", which->reason);
-  detail::tell_warden(which->launched, "end 0");
+  detail::tell_warden(which->launched, "end 300"); // it says goodbye to its cluster meanwhile
 }
 
 inline void host_agent::link_closed(std::uint64_t number) {
