@@ -24,6 +24,7 @@
 #include <migrate/cluster/ask_all.hpp>
 #include <migrate/cluster/children.hpp>
 #include <migrate/cluster/cluster_event.hpp>
+#include <migrate/cluster/cluster_wish.hpp>
 #include <migrate/cluster/control_desk.hpp>
 #include <migrate/cluster/eviction.hpp>
 #include <migrate/cluster/host_client.hpp>
@@ -240,6 +241,11 @@ private:
 
   friend struct detail::node_calls;
 };
+
+namespace detail {
+inline constinit node* this_node = nullptr;
+// The process's node, while it has one.
+}
 
 template <class F> int run(int argc, char** argv, F&& main_task) {
   // What main calls when the program is nothing but tasks.

@@ -7,10 +7,6 @@ namespace migrate {
 
 namespace detail {
 
-enum class cluster_wish : std::uint8_t { notice, evict, stay, status };
-
-inline constexpr std::size_t most_listed = 1000; // tasks of each node
-
 template <class T> void reply_with(const request& asked, const T& value) {
   byte_writer bytes;
   bytes.put(value);

@@ -13,8 +13,6 @@ namespace migrate {
 
 namespace detail {
 
-inline constinit node* this_node = nullptr;
-
 struct node_calls {
   // The tables through which the lower layers reach the node.
 
