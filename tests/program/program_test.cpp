@@ -12,6 +12,8 @@
 #include <migrate/environment.hpp>
 #include <migrate/file.hpp>
 #include <migrate/fork.hpp>
+#include <migrate/posix/fcntl.hpp>
+#include <migrate/posix/unistd_files.hpp>
 #include <migrate/process.hpp>
 #include <migrate/program/descendants.hpp>
 #include <migrate/signal.hpp>
@@ -128,6 +130,46 @@ TEST_CASE("input and output go where they are told to go") {
       where.path.native());
 }
 
+TEST_CASE("programs read and write what their task shares with others") {
+  folder where;
+  at_home_and_away(
+      [](text name) {
+        // A pipe that another task fills bit by bit.
+        pipe_ends ends = make_pipe();
+        int end = ends.out.descriptor();
+        task<> writer = spawn([end] {
+          file to(end);
+          for (const char* each : {"one ", "two ", "three"}) {
+            to.write(each);
+            this_task::sleep_for(5ms);
+          }
+        });
+        ends.out.close();
+        program_options how;
+        how.input = redirection::descriptor(ends.in.descriptor());
+        EXPECT_EQUAL(output_of({"cat"}, how), "one two three");
+        writer.join();
+
+        // A file whose offset is a child's, its program's and its own.
+        file lines(name, O_RDWR | O_CREAT | O_TRUNC);
+        int fd = posix::fcntl(lines.descriptor(), F_DUPFD, 0); // which a child inherits
+        task_id child = start_child([fd] {
+          program_options with;
+          with.output = redirection::descriptor(fd);
+          return run_program({"sh", "-c", "echo of a program"}, with).status;
+        });
+        EXPECT_EQUAL(wait_child(child).exit_code(), 0);
+        posix::write(fd, "of its task\n", 12);
+        how = {};
+        how.output = redirection::descriptor(fd);
+        EXPECT_EQUAL(run_program({"sh", "-c", "echo of another"}, how).status, 0);
+        EXPECT_EQUAL(contents(name), "of a program\nof its task\nof another\n");
+        posix::close(fd);
+        return text();
+      },
+      (where.path / "lines").native());
+}
+
 TEST_CASE("a program that cannot be started says why") {
   folder where;
   at_home_and_away(
@@ -181,7 +223,8 @@ TEST_CASE("limits are kept") {
         how.limits.memory = 64 << 20;
         EXPECT(!run_program({"dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"}, how).succeeded());
         how.limits.open_files = 17;
-        EXPECT_EQUAL(shell("ulimit -n", how), "17\n");
+        how.limits.processes = 12345;
+        EXPECT_EQUAL(shell("ulimit -n; ulimit -p", how), "17\n12345\n");
         how.limits = {};
         how.limits.wall = 50ms;
         program_result late = run_program({"sleep", "1000"}, how);

@@ -61,6 +61,7 @@ inline failure become(std::string path, std::vector<std::string> arguments,
   if (!failed.code) failed = wait_for_start(it, false);
   if (failed.code) return failed;
   it.absorbs = ~never_blocked;
+  it.is_task = true;
   control_block& control = *self().control;
   control.process.at_exit = nullptr;
   signal_state& state = own_signals();

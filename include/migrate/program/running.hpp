@@ -54,6 +54,7 @@ struct running_program {
   std::string path;           // what to execute; without a slash it is looked for in PATH
   program_options how;
   bool whole_table = false;   // it gets all of the task's descriptors that are not closed at exec
+  bool is_task = false;       // by exec: the task has nothing beside it
   signal_bits absorbs = 0;    // signals that are the program's alone while it runs
   std::uint64_t serial = 0;   // 0: it is not started, or not any more
   std::uint64_t incarnation = 0; // of the node that runs it
@@ -445,8 +446,11 @@ inline bool deliver(running_program& it, std::size_t which, const char* data, st
 }
 
 inline void finish_pipe(running_program& it, std::size_t which) {
-  it.pipes[which].over = true;
-  the_programs->close_pipe(it.serial, it.pipes[which].end);
+  program_pipe& pipe = it.pipes[which];
+  pipe.over = true;
+  the_programs->close_pipe(it.serial, pipe.end);
+  bool of_task = pipe.where == program_pipe::way::to_descriptor || pipe.where == program_pipe::way::from_descriptor;
+  if (it.is_task && of_task) descriptors::close(pipe.number); // who is at the other end learns that the program has closed it
 }
 
 inline bool pump_out(running_program& it, std::size_t which) {
