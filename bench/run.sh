@@ -9,7 +9,7 @@ source=$(cd "$(dirname "$0")/.." && pwd)
 need_packages $build_packages $bench_packages
 build=$(build_root)/bench
 echo "building in $build"
-configure "$build" -DCMAKE_BUILD_TYPE=Release -DMIGRATE_BUILD_TESTS=OFF -DMIGRATE_BUILD_EXAMPLES=OFF ||
+configure "$build" -DCMAKE_BUILD_TYPE=Release -DMIGRATE_BUILD_TESTS=OFF ||
   stop "the build could not be configured"
 cmake --build "$build" --target benchmarks || stop "the benchmarks did not build"
 

@@ -104,9 +104,10 @@ private:
       all += each.nodes;
       ++on[each.node];
     }
-    std::string line = std::to_string(all / 1000) + " thousand nodes searched; searchers on node";
-    for (const auto& [node, searchers] : on) line += " " + to_string(node) + ": " + std::to_string(searchers);
-    std::fprintf(stderr, "%s\n", line.c_str());
+    std::string places;
+    for (const auto& [node, searchers] : on)
+      places.append(" ").append(to_string(node)).append(": ").append(std::to_string(searchers));
+    std::fprintf(stderr, "%" PRIu64 " thousand nodes searched; searchers on node%s\n", all / 1000, places.c_str());
   }
 
   void throw_if_one_ended() {

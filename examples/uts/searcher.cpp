@@ -19,7 +19,7 @@ public:
   searcher(const tree& which, unsigned granularity, unsigned index, migrate::task_id coordinator,
            std::vector<migrate::task_id> all)
       : tree_(which), granularity_(granularity), index_(index), coordinator_(coordinator), all_(std::move(all)),
-        random_(index * 2654435761u + 1) {
+        where_(all_.size()), random_(index * 2654435761u + 1) {
     if (index_ == 0) {
       open_.push_back(root_of(tree_));
       credit_ = first_credit;
@@ -41,6 +41,7 @@ public:
 private:
   static constexpr unsigned batch = 512;        // nodes between two looks at what others want
   static constexpr std::size_t least_kept = 4;  // open nodes of one that gives some away
+  static constexpr unsigned asked_here = 4;     // of one's own node, before one is asked that may be elsewhere
   static constexpr std::uint64_t report_every = 1 << 17;
 
   void search_some() {
@@ -69,6 +70,7 @@ private:
     switch (came.kind) {
     case note_kind::want: give(came.from); return;
     case note_kind::work:
+      note_where(came.from, came.node);
       open_.insert(open_.end(), came.open.begin(), came.open.end());
       [[fallthrough]];
     case note_kind::more:
@@ -86,7 +88,7 @@ private:
 
   void give(migrate::task_id to) {
     // The older half of the open nodes, which have the most below them.
-    note answer{note_kind::work, {}, migrate::no_node, 0, {}};
+    note answer{note_kind::work, migrate::this_task::id(), migrate::this_task::node(), 0, {}};
     if (open_.size() > least_kept && credit_ >= 2) {
       auto half = open_.begin() + static_cast<std::ptrdiff_t>(open_.size() / 2);
       answer.open.assign(open_.begin(), half);
@@ -112,19 +114,41 @@ private:
   }
 
   bool find_work() {
-    // Asks one after the other, drawn at random, and less often the longer nobody has any.
-    std::chrono::microseconds pause(100);
+    // Asks some that were on this node when last heard of, which costs next to nothing, then any, drawn at random; and
+    // less often the longer nobody has any.
+    std::chrono::microseconds pause(500);
     while (!stopped_ && open_.empty()) {
       if (credit_ > 0) tell_coordinator(report_kind::done, std::exchange(credit_, 0));
-      if (all_.size() > 1) {
-        ++result_.asked;
-        if (send(victim(), {note_kind::want, migrate::this_task::id(), migrate::no_node, 0, {}})) await_answer();
-      }
-      if (stopped_ || !open_.empty()) break;
+      for (unsigned i = 0; i < asked_here && wants_more(); ++i)
+        if (auto near = neighbour()) ask(*near);
+      if (wants_more() && all_.size() > 1) ask(any_other());
+      if (!wants_more()) break;
       if (auto came = notes_.receive_for(pause)) answer(*came);
-      pause = std::min(pause * 2, std::chrono::microseconds(20'000));
+      pause = std::min(pause * 2, std::chrono::microseconds(50'000));
     }
     return !open_.empty();
+  }
+
+  bool wants_more() const { return !stopped_ && open_.empty(); }
+
+  void ask(std::size_t other) {
+    ++result_.asked;
+    if (send(all_[other], {note_kind::want, migrate::this_task::id(), migrate::no_node, 0, {}})) await_answer();
+  }
+
+  void note_where(migrate::task_id who, migrate::node_id node) {
+    auto found = std::find(all_.begin(), all_.end(), who);
+    if (found != all_.end()) where_[static_cast<std::size_t>(found - all_.begin())] = node;
+  }
+
+  std::optional<std::size_t> neighbour() {
+    migrate::node_id here = migrate::this_task::node();
+    auto near = static_cast<std::size_t>(std::count(where_.begin(), where_.end(), here));
+    if (near == 0) return std::nullopt;
+    std::size_t skip = next_random() % near;
+    for (std::size_t i = 0; i < where_.size(); ++i)
+      if (where_[i] == here && skip-- == 0) return i == index_ ? std::nullopt : std::optional(i);
+    return std::nullopt;
   }
 
   void await_answer() {
@@ -135,10 +159,14 @@ private:
     }
   }
 
-  migrate::task_id victim() {
+  std::size_t any_other() {
+    std::size_t other = next_random() % (all_.size() - 1);
+    return other < index_ ? other : other + 1;
+  }
+
+  std::uint32_t next_random() {
     random_ ^= random_ << 13, random_ ^= random_ >> 17, random_ ^= random_ << 5; // xorshift
-    std::size_t other = random_ % (all_.size() - 1);
-    return all_[other < index_ ? other : other + 1];
+    return random_;
   }
 
   tree tree_;
@@ -146,6 +174,7 @@ private:
   std::uint32_t index_;
   migrate::task_id coordinator_;
   std::vector<migrate::task_id> all_;
+  std::vector<migrate::node_id> where_; // they were when last heard of
   std::uint32_t random_;
   migrate::mailbox<note> notes_;
   std::vector<tree_node> open_;

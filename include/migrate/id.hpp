@@ -52,8 +52,13 @@ constexpr task_id init_task(node_id home) noexcept { return task_id(home, 0, 0);
 // of the group and session that they are born into. It runs nothing and is never waited for.
 
 inline std::string to_string(task_id id) {
-  std::string text = to_string(id.home()) + "." + std::to_string(id.slot());
-  if (id.serial() > 0) text += "." + std::to_string(id.serial());
+  std::string text = to_string(id.home());
+  text += '.';
+  text += std::to_string(id.slot());
+  if (id.serial() > 0) {
+    text += '.';
+    text += std::to_string(id.serial());
+  }
   return text;
 }
 // "3.42": the task in slot 42 of node 3; "3.42.7": the same slot's eighth task.

@@ -16,8 +16,8 @@
 
 #include <sys/random.h>
 
+#include <migrate/cluster/host_services.hpp>
 #include <migrate/error.hpp>
-#include <migrate/hosts.hpp>
 #include <migrate/rpc/channel.hpp>
 #include <migrate/rpc/event_loop.hpp>
 
@@ -218,11 +218,12 @@ private:
   void launch_at(agent& at, channel& to) {
     if (!launching_) launching_ = terms_();
     const launch_terms& terms = *launching_;
-    for (auto& [number, each] : grants_) {
+    for (auto& entry : grants_) {
+      auto& each = entry.second;
       if (each.address != at.link.address() || each.asked || each.leaving) continue;
       each.asked = true;
       to.request(
-          [&, grant = number](protocol::HostMessage::Builder out) {
+          [&, grant = entry.first](protocol::HostMessage::Builder out) {
             auto order = out.initLaunch();
             order.setGrant(grant);
             order.setSecret(
@@ -243,7 +244,7 @@ private:
             environment.set(environment.size() - 1, listen.c_str());
             order.setDirectory(terms.directory.c_str());
           },
-          [this, grant = number](const channel_answer& got) {
+          [this, grant = entry.first](const channel_answer& got) {
             if (got.failure != nullptr) refused(grant, got.failure->what());
           },
           std::chrono::seconds(60));
