@@ -277,7 +277,9 @@ struct distant_cluster {
     cluster.say("");
     CHECK(cluster.wait(20s) == 0);
     std::ifstream file(lines);
-    CHECK(std::count(std::istreambuf_iterator<char>(file), {}, '\n') == 2);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    INFO("it wrote:\n" << text);
+    CHECK(std::count(text.begin(), text.end(), '\n') == 2);
   }
 };
 

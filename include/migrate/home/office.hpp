@@ -76,6 +76,9 @@ public:
   // when that was done before, so that a doubled claim is answered alike. A holder that home could not
   // be told of has a larger epoch than home's record.
 
+  bool is_past(task_id task, std::uint64_t epoch) noexcept;
+  // Whether whoever was granted the claim that followed `epoch` has ended the task, or has lost it to another.
+
   void runs_at(task_id task, std::uint64_t epoch, node_id holder) noexcept;
   // The word of a holder that home could not be asked about.
 
@@ -335,6 +338,13 @@ inline bool home_office::claim(task_id task, std::uint64_t epoch, node_id claima
   }
   if (unseen_signals && place_changed_ != nullptr) place_changed_(task);
   return true;
+}
+
+inline bool home_office::is_past(task_id task, std::uint64_t epoch) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return true;
+  held guard(record->lock);
+  return !home_records::holds(*record, task) || record->ended || record->epoch > epoch + 1;
 }
 
 inline void home_office::runs_at(task_id task, std::uint64_t epoch, node_id holder) noexcept {

@@ -9,12 +9,15 @@ inline void transfer_engine::on_claim(node_id claimant, protocol::Claim::Reader 
   task_id id(message.getTask());
   fault_point("home.claimed");
   bool yes = with_.home.claim(id, message.getEpoch(), claimant, node_id(message.getSource()));
+  // It has run where this node offered it, whatever became of the word that it does.
+  if (resident* offered = yes ? departing(id) : nullptr; offered != nullptr && offered->move->epoch < message.getEpoch())
+    taken(*offered);
   // A claimant that offered the task to this node, and lost what it was told.
   if (!yes && with_.home.locate(id) == with_.home.here()) tell_taken(claimant, id, message.getEpoch());
   answer reply;
   reply.first = yes;
-  bool ended = !yes && with_.home.locate(id) == no_node; // nothing is left to claim
-  reply.second = message.getEpoch() << 1 | (ended ? 1 : 0);
+  bool past = !yes && with_.home.is_past(id, message.getEpoch()); // nothing is left to claim
+  reply.second = message.getEpoch() << 1 | (past ? 1 : 0);
   send_answer(with_.network, claimant, message.getCall(), reply);
   fault_point("home.answered");
 }
@@ -68,7 +71,8 @@ inline void transfer_engine::on_claim_answer(task_id id, const answer& verdict) 
     } else if ((verdict.second & 1) != 0) {
       taken(*task);
     }
-    // Otherwise the target has it: it will say so, or home will ask us when it is dead.
+    // Otherwise the target has it: it will say so, or home will ask us when it is dead. If it gives the task away, or ends
+    // it, before it can be heard again, on_node_back() claims once more.
   }
 }
 

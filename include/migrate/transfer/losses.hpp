@@ -22,6 +22,8 @@ inline void transfer_engine::take_back(resident& task, target_loss how, const st
       // It was granted the task and died before it could say that it runs.
       task.epoch = order.epoch + 2;
       give_up(task, order.why);
+    } else if (with_.home.is_past(id, order.epoch)) {
+      taken(task);
     }
   } else if (dead_.contains(id.home())) {
     run_without_home(task);
@@ -101,7 +103,7 @@ inline void transfer_engine::on_node_back(node_id node) {
     send_message(with_.network, node, [&](protocol::Message::Builder message) {
       message.initDisown().setTask(id.bits());
     });
-  std::vector<task_id> came_from, unsure;
+  std::vector<task_id> came_from, unsure, settled_here;
   std::vector<std::pair<task_id, std::uint64_t>> claimed;
   {
     held guard(lock_);
@@ -111,11 +113,19 @@ inline void transfer_engine::on_node_back(node_id node) {
       if (id.home() == node) unsure.push_back(id);
     for (const auto& [copy, offered] : copies_)
       if (offered.claimed && copy.home() == node) claimed.emplace_back(copy, 1);
-    for (auto& [id, task] : moving_)
-      if (task->move != nullptr && id.home() == node &&
-          (task->move->phase == move_phase::claiming ||
-           (task->move->phase == move_phase::offered && task->move->target_lost)))
+    for (auto& [id, task] : moving_) {
+      if (task->move == nullptr) continue;
+      bool lost = task->move->phase == move_phase::offered && task->move->target_lost;
+      if (lost && task->move->target == node && id.home() == with_.home.here())
+        settled_here.push_back(id);
+      else if ((lost && (id.home() == node || task->move->target == node)) ||
+               (task->move->phase == move_phase::claiming && id.home() == node))
         claimed.emplace_back(id, task->move->claimed);
+    }
+  }
+  for (task_id id : settled_here) {
+    resident* task = departing(id);
+    if (task != nullptr && with_.home.is_past(id, task->move->epoch)) taken(*task);
   }
   for (task_id id : came_from) {
     resident* task = with_.home.find_here(id);
