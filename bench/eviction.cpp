@@ -42,12 +42,12 @@ bool hold(std::size_t bytes, task_id starter) {
   return sum_of(memory) == sum;
 }
 
-struct round {
+struct one_round {
   double whole; // until the evicting program knows that the node is clear
   double clear; // until the last task had gone
 };
 
-round evict(node& here, node_id which, int tasks, std::size_t bytes) {
+one_round evict(node& here, node_id which, int tasks, std::size_t bytes) {
   auto ids = here.run([=] {
     std::vector<task_id> all;
     mailbox<int> ready;
@@ -101,7 +101,7 @@ int main(int argc, char** argv) {
     std::vector<double> whole, clear, small;
     std::uint16_t next = 2;
     for (unsigned i = 0; i < rounds; ++i) {
-      round seen = evict(here, node_id{next++}, 8, 100 * mib);
+      one_round seen = evict(here, node_id{next++}, 8, 100 * mib);
       whole.push_back(seen.whole);
       clear.push_back(seen.clear);
       small.push_back(evict(here, node_id{next++}, 8, 64 * 1024).whole);
