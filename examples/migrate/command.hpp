@@ -39,9 +39,10 @@ inline std::vector<std::string> status_text(const overview& all, terminal_size r
   std::vector<section> sections = sections_of(all, room.columns);
   if (rows > 0) fit(sections, rows);
   std::vector<std::string> lines = text_of(sections, room.columns > 0);
-  if (all.empty())
-    lines.push_back("No program with tasks, agent or host database of this user runs on this host; --database and --agent name "
-                    "others.");
+  if (all.empty()) {
+    lines.push_back("No program with tasks, agent or host database of this user runs here.");
+    lines.push_back("Others are named with --database and --agent.");
+  }
   return lines;
 }
 

@@ -87,7 +87,10 @@ inline section tasks_section(const program& its, std::size_t width) {
 inline section events_section(const overview& all, std::size_t width) {
   using enum column::kind;
   table made({{"AGO", number}, {"FROM", words, 12}, {"WHAT", words, 24}, {"REASON", words, 12}});
-  for (const event& each : all.events) made.add({time_text(each.age_ms), each.origin, each.what, each.reason});
+  bool several = std::any_of(all.events.begin(), all.events.end(),
+                             [&](const event& each) { return each.origin != all.events.front().origin; });
+  for (const event& each : all.events)
+    made.add({time_text(each.age_ms), several ? each.origin : "", each.what, each.reason});
   return {"Events", made.lines(width), true, ""};
 }
 
@@ -100,6 +103,8 @@ inline std::vector<section> sections_of(const overview& all, std::size_t width) 
     made.push_back(tasks_section(each, width));
   }
   if (!all.events.empty()) made.push_back(events_section(all, width));
+  if (width > 0)
+    for (section& each : made) each.title = cut(printable(each.title), width);
   return made;
 }
 

@@ -16,6 +16,10 @@
 
 #include <catch2/catch.hpp>
 
+namespace migrate {
+struct node_status; // cluster/status.hpp
+}
+
 namespace migrate_test {
 
 template <class F, class... A> auto run(F&& function, A&&... arguments) {
@@ -39,6 +43,9 @@ migrate::eviction_report evict(migrate::node_id which, const std::string& reason
 void stay(migrate::node_id which);
 void on_event(std::function<void(const migrate::cluster_event&)> tell);
 // Of the first node, or of the one that joined by address. Not from a task.
+
+std::vector<migrate::node_status> status(std::chrono::milliseconds within);
+// Of all nodes, as the first one sees them.
 
 int serve();
 // Until the node is stopped or evicted; the exit status of a program that does nothing else.

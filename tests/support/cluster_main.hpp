@@ -30,6 +30,7 @@ migrate::eviction_report evict(migrate::node_id which, const std::string& reason
 }
 void stay(migrate::node_id which) { cluster().stay(which); }
 void on_event(std::function<void(const migrate::cluster_event&)> tell) { cluster().on_event(std::move(tell)); }
+std::vector<migrate::node_status> status(std::chrono::milliseconds within) { return cluster().status(within); }
 int serve() {
   cluster().serve();
   return 0;

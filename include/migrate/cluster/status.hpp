@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <tuple>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -101,16 +101,22 @@ inline std::string this_host() {
 }
 
 inline void make_one(std::vector<node_status>& all, node_id answering) {
-  // A task on its way is both where it comes from and where it goes to; and every node is told what becomes of nodes.
-  std::unordered_set<task_id> there;
+  // A task on its way is both where it comes from and where it goes to, or was found once more where it had gone meanwhile:
+  // what counts is where it has moved most often. And every node is told what becomes of nodes.
+  std::unordered_map<task_id, const task_status*> newest;
+  auto rank = [](const task_status& each) { return std::pair(!each.arriving, each.moves); };
   for (const node_status& node : all)
     for (const task_status& task : node.tasks)
-      if (!task.arriving) there.insert(task.task);
-  for (node_status& node : all) {
-    std::erase_if(node.tasks, [&](const task_status& task) { return task.arriving && there.contains(task.task); });
+      if (auto [found, fresh] = newest.try_emplace(task.task, &task); !fresh && rank(*found->second) < rank(task))
+        found->second = &task;
+  std::vector<std::vector<task_status>> kept(all.size());
+  for (std::size_t i = 0; i < all.size(); ++i)
+    for (const task_status& task : all[i].tasks)
+      if (newest[task.task] == &task) kept[i].push_back(task);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i].tasks = std::move(kept[i]);
+  for (node_status& node : all)
     if (node.node != answering)
       std::erase_if(node.events, [](const cluster_event& each) { return !each.of_task(); });
-  }
 }
 
 } // namespace detail
