@@ -62,7 +62,8 @@ inline int watch(sources& from, const settings& how) {
         std::cout << to_json(all).dump() << std::endl;
       } else if (terminal) {
         terminal_size room = size_of_output();
-        std::vector<std::string> lines = status_text(all, room, room.rows - 1 - std::min(room.rows - 1, all.problems.size()));
+        std::vector<std::string> lines =
+            status_text(all, room, room.rows - 1 - std::min(room.rows - 1, all.problems.size()));
         for (const std::string& each : all.problems) lines.push_back("! " + printable(each));
         for (std::string& each : lines)
           if (each.find('\033') == std::string::npos) each = cut(each, room.columns);
@@ -76,7 +77,8 @@ inline int watch(sources& from, const settings& how) {
         std::cout << std::endl;
       }
       for (;;) {
-        auto left = std::chrono::duration_cast<std::chrono::milliseconds>(due - std::chrono::steady_clock::now());
+        auto left =
+            std::chrono::duration_cast<std::chrono::milliseconds>(due - std::chrono::steady_clock::now());
         auto came = keys.wait(std::max(left, std::chrono::milliseconds(0)));
         if (came == quit_keys::came::quit || !std::cout) return 0;
         if (came == quit_keys::came::redraw && terminal) again = true;
@@ -112,7 +114,8 @@ inline const task* find_task(const program& its, const std::string& wanted, std:
     found = &each;
   }
   if (named > 1)
-    why = std::to_string(named) + " tasks of " + its.title() + " are called " + wanted + "; give the number that `migrate status` shows";
+    why = std::to_string(named) + " tasks of " + its.title() + " are called " + wanted +
+          "; give the number that `migrate status` shows";
   return named == 1 ? found : nullptr;
 }
 
@@ -140,8 +143,9 @@ inline int move(const settings& how) {
     for (const std::string& each : all.problems) complain(each);
     if (why.empty())
       why = all.programs.empty() ? "no program with tasks of this user runs on this host"
-            : how.process != 0   ? "process " + std::to_string(how.process) + " has no such task; see `migrate status`"
-                                 : "there is no such task; `migrate status` lists those there are";
+            : how.process != 0
+                ? "process " + std::to_string(how.process) + " has no such task; see `migrate status`"
+                : "there is no such task; `migrate status` lists those there are";
     complain(asked + why);
     return 1;
   }
@@ -159,8 +163,8 @@ inline int move(const settings& how) {
       complain(problem.what());
       return 1;
     }
-    std::cout << "task " << to_string(what.id) << (what.name.empty() ? "" : " (" + printable(what.name) + ")") << " of "
-              << printable(its.title()) << " is on node " << how.node << '\n';
+    std::cout << "task " << to_string(what.id) << (what.name.empty() ? "" : " (" + printable(what.name) + ")")
+              << " of " << printable(its.title()) << " is on node " << how.node << '\n';
     return 0;
   }
   complain(asked + its.title() + " has ended meanwhile");
@@ -170,7 +174,8 @@ inline int move(const settings& how) {
 // --- busy, free --------------------------------------------------------------------------------------
 
 inline int tell_agent(const settings& how, bool busy) {
-  const std::string asked = std::string("cannot tell the agent that this host is ") + (busy ? "busy" : "free") + ": ";
+  const std::string asked =
+      std::string("cannot tell the agent that this host is ") + (busy ? "busy" : "free") + ": ";
   sources from(how.where);
   std::vector<std::string> problems;
   std::size_t told = 0;
@@ -185,7 +190,8 @@ inline int tell_agent(const settings& how, bool busy) {
           out.setFree();
       });
       ++told;
-      std::cout << "the agent of " << printable(each.over->peer().host) << " knows that it is " << (busy ? "busy" : "free") << '\n';
+      std::cout << "the agent of " << printable(each.over->peer().host) << " knows that it is "
+                << (busy ? "busy" : "free") << '\n';
     } catch (const migrate::error& problem) {
       complain(asked + problem.what());
     }
@@ -193,24 +199,32 @@ inline int tell_agent(const settings& how, bool busy) {
   if (told > 0) return 0;
   for (const std::string& each : problems) complain(asked + each);
   if (problems.empty())
-    complain(asked + "no agent (migrate-hostd) of this user runs on this host; if it runs as root, so must this command");
+    complain(
+        asked +
+        "no agent (migrate-hostd) of this user runs on this host; if it runs as root, so must this command");
   return 1;
 }
 
 inline int run(int argc, char** argv) {
   CLI::App app("Looks at hosts, programs and their tasks, and moves a task.", "migrate");
   settings how;
-  if (const char* hosts = std::getenv("MIGRATE_HOSTS")) how.where.database = std::string(hosts, std::strcspn(hosts, ","));
+  if (const char* hosts = std::getenv("MIGRATE_HOSTS"))
+    how.where.database = std::string(hosts, std::strcspn(hosts, ","));
   app.require_subcommand(1);
-  app.add_option("--database", how.where.database, "where a host database listens, HOST:PORT or unix:PATH (MIGRATE_HOSTS)");
+  app.add_option("--database", how.where.database,
+                 "where a host database listens, HOST:PORT or unix:PATH (MIGRATE_HOSTS)");
   app.add_option("--agent", how.where.agent, "where an agent listens, the same");
-  app.add_option("--credentials", how.where.credentials, "directory made by migrate-credentials, for other machines");
+  app.add_option("--credentials", how.where.credentials,
+                 "directory made by migrate-credentials, for other machines");
   app.fallthrough();
-  app.footer("Programs, agents and databases of the same user on this host are found without being named.");
+  app.footer("Programs, agents and databases of the same user on this host are found without being named.\n");
 
-  auto* look = app.add_subcommand("status", "shows hosts, who holds them, nodes, tasks and what has happened");
+  auto* look =
+      app.add_subcommand("status", "shows hosts, who holds them, nodes, tasks and what has happened");
   look->add_flag("--watch", how.watch, "again and again; q quits");
-  look->add_option("--interval", how.interval, "seconds in between")->check(CLI::Range(0.05, 3600.0))->capture_default_str();
+  look->add_option("--interval", how.interval, "seconds in between")
+      ->check(CLI::Range(0.05, 3600.0))
+      ->capture_default_str();
   look->add_flag("--json", how.json, "for programs");
 
   auto* go = app.add_subcommand("move", "moves a task to a node");

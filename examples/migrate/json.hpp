@@ -68,7 +68,8 @@ inline nlohmann::ordered_json to_json(const overview& all) {
                                 {"tasks", std::move(tasks)}});
   }
   for (const event& each : all.events)
-    made["events"].push_back({{"ms_ago", each.age_ms}, {"from", each.origin}, {"what", each.what}, {"reason", each.reason}});
+    made["events"].push_back(
+        {{"ms_ago", each.age_ms}, {"from", each.origin}, {"what", each.what}, {"reason", each.reason}});
   return made;
 }
 

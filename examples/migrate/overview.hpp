@@ -105,7 +105,8 @@ inline host read_host(migrate::protocol::HostLine::Reader line) {
 inline void add_host(overview& to, host&& told) {
   // A database and the host's own agent tell of the same host: the agent's word is newer, the database knows who holds it.
   auto known = std::find_if(to.hosts.begin(), to.hosts.end(), [&](const host& each) {
-    return each.name == told.name && (each.address == told.address || each.address.empty() || told.address.empty());
+    return each.name == told.name &&
+           (each.address == told.address || each.address.empty() || told.address.empty());
   });
   if (known == to.hosts.end()) {
     to.hosts.push_back(std::move(told));
@@ -119,8 +120,9 @@ inline void add_host(overview& to, host&& told) {
 inline void add(overview& to, const migrate::channel_party& who, migrate::protocol::HostStatus::Reader told) {
   for (auto each : told.getHosts()) add_host(to, read_host(each));
   for (auto each : told.getApplications())
-    to.applications.push_back({each.getName().cStr(), each.getUserName().cStr(), each.getHost().cStr(), each.getWanted(),
-                               each.getLeast(), each.getHeld(), each.getPriority(), each.getLongRunning()});
+    to.applications.push_back({each.getName().cStr(), each.getUserName().cStr(), each.getHost().cStr(),
+                               each.getWanted(), each.getLeast(), each.getHeld(), each.getPriority(),
+                               each.getLongRunning()});
   program its;
   its.name = who.name;
   its.user = who.user_name;
@@ -141,10 +143,12 @@ inline void add(overview& to, const migrate::channel_party& who, migrate::protoc
 
 inline void put_in_order(overview& all) {
   std::sort(all.hosts.begin(), all.hosts.end(), [](const host& a, const host& b) { return a.name < b.name; });
-  std::sort(all.programs.begin(), all.programs.end(), [](const program& a, const program& b) { return a.process < b.process; });
+  std::sort(all.programs.begin(), all.programs.end(),
+            [](const program& a, const program& b) { return a.process < b.process; });
   for (program& each : all.programs)
     std::sort(each.tasks.begin(), each.tasks.end(), [](const task& a, const task& b) { return a.id < b.id; });
-  std::stable_sort(all.events.begin(), all.events.end(), [](const event& a, const event& b) { return a.age_ms > b.age_ms; });
+  std::stable_sort(all.events.begin(), all.events.end(),
+                   [](const event& a, const event& b) { return a.age_ms > b.age_ms; });
 }
 
 } // namespace migrate_command

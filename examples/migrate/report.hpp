@@ -35,36 +35,54 @@ inline section hosts_section(const overview& all, std::size_t width) {
   for (const host& each : all.hosts) {
     std::string holders;
     for (const holder& one : each.holders)
-      holders += (holders.empty() ? "" : ", ") + one.application + (one.user.empty() ? "" : " of ") + one.user;
+      holders +=
+          (holders.empty() ? "" : ", ") + one.application + (one.user.empty() ? "" : " of ") + one.user;
     lendable += each.lendable;
     constexpr std::uint64_t stale_ms = 180'000;
-    made.add({each.name, each.age_ms > stale_ms ? "silent" : each.lendable ? "lendable" : "not lent", time_text(each.idle_ms),
-              each.source, load_text(each.load_own), load_text(each.load_foreign),
+    made.add({each.name,
+              each.age_ms > stale_ms ? "silent"
+              : each.lendable        ? "lendable"
+                                     : "not lent",
+              time_text(each.idle_ms), each.source, load_text(each.load_own), load_text(each.load_foreign),
               each.pressure > 0 ? load_text(each.pressure) : "",
               std::to_string(each.holders.size()) + "/" + std::to_string(each.slots), holders, each.reason});
   }
-  return {"Hosts: " + std::to_string(all.hosts.size()) + ", " + std::to_string(lendable) + " lendable", made.lines(width),
-          false, ""};
+  return {"Hosts: " + std::to_string(all.hosts.size()) + ", " + std::to_string(lendable) + " lendable",
+          made.lines(width), false, ""};
 }
 
 inline section applications_section(const overview& all, std::size_t width) {
   using enum column::kind;
-  table made({{"APPLICATION", words, 8}, {"USER", words, 6}, {"ON", words, 6}, {"HOLDS", number}, {"WANTS", number},
-              {"AT LEAST", number}, {"PRIORITY", number}, {"", words}});
+  table made({{"APPLICATION", words, 8},
+              {"USER", words, 6},
+              {"ON", words, 6},
+              {"HOLDS", number},
+              {"WANTS", number},
+              {"AT LEAST", number},
+              {"PRIORITY", number},
+              {"", words}});
   for (const application& each : all.applications)
     made.add({each.name, each.user, each.host, std::to_string(each.held), std::to_string(each.wanted),
-              each.least > 0 ? std::to_string(each.least) : "", each.priority != 0 ? std::to_string(each.priority) : "",
+              each.least > 0 ? std::to_string(each.least) : "",
+              each.priority != 0 ? std::to_string(each.priority) : "",
               each.long_running ? "long-running" : ""});
-  return {"Applications that ask for hosts: " + std::to_string(all.applications.size()), made.lines(width), false, ""};
+  return {"Applications that ask for hosts: " + std::to_string(all.applications.size()), made.lines(width),
+          false, ""};
 }
 
 inline section nodes_section(const program& its, std::size_t width) {
   using enum column::kind;
-  table made({{"NODE", number}, {"HOST", words, 8}, {"PROCESS", number}, {"ADDRESS", words, 9}, {"WORKERS", number},
-              {"TASKS", number}, {"STATE", words, 10}});
+  table made({{"NODE", number},
+              {"HOST", words, 8},
+              {"PROCESS", number},
+              {"ADDRESS", words, 9},
+              {"WORKERS", number},
+              {"TASKS", number},
+              {"STATE", words, 10}});
   for (const node& each : its.nodes)
-    made.add({to_string(each.id), each.host, each.process != 0 ? std::to_string(each.process) : "", each.address,
-              each.workers != 0 ? std::to_string(each.workers) : "", std::to_string(each.tasks), each.state});
+    made.add({to_string(each.id), each.host, each.process != 0 ? std::to_string(each.process) : "",
+              each.address, each.workers != 0 ? std::to_string(each.workers) : "", std::to_string(each.tasks),
+              each.state});
   return {its.title() + " of " + its.user + ": " + std::to_string(its.nodes.size()) +
               (its.nodes.size() == 1 ? " node" : " nodes"),
           made.lines(width), false, ""};
@@ -72,7 +90,12 @@ inline section nodes_section(const program& its, std::size_t width) {
 
 inline section tasks_section(const program& its, std::size_t width) {
   using enum column::kind;
-  table made({{"TASK", words}, {"NAME", words, 6}, {"HOME", number}, {"ON", number}, {"STATE", words, 8}, {"MOVES", number},
+  table made({{"TASK", words},
+              {"NAME", words, 6},
+              {"HOME", number},
+              {"ON", number},
+              {"STATE", words, 8},
+              {"MOVES", number},
               {"SIZE", number}});
   std::uint64_t in_all = 0;
   for (const node& each : its.nodes) in_all += each.tasks;
@@ -80,8 +103,8 @@ inline section tasks_section(const program& its, std::size_t width) {
     made.add({to_string(each.id), each.name, to_string(each.id.home()), to_string(each.place), each.state,
               std::to_string(each.moves), size_text(each.bytes)});
   std::size_t unlisted = in_all > its.tasks.size() ? in_all - its.tasks.size() : 0;
-  return {"Its tasks: " + std::to_string(std::max<std::uint64_t>(in_all, its.tasks.size())), made.lines(width), false,
-          unlisted > 0 ? "and " + std::to_string(unlisted) + " smaller ones" : ""};
+  return {"Its tasks: " + std::to_string(std::max<std::uint64_t>(in_all, its.tasks.size())),
+          made.lines(width), false, unlisted > 0 ? "and " + std::to_string(unlisted) + " smaller ones" : ""};
 }
 
 inline section events_section(const overview& all, std::size_t width) {

@@ -35,7 +35,8 @@ inline bool ended(const std::string& socket) {
   if (dash == std::string::npos || dot == std::string::npos || dot < dash) return false;
   int process = 0;
   auto [end, problem] = std::from_chars(socket.data() + dash + 1, socket.data() + dot, process);
-  return problem == std::errc() && end == socket.data() + dot && process > 0 && ::kill(process, 0) != 0 && errno == ESRCH;
+  return problem == std::errc() && end == socket.data() + dot && process > 0 && ::kill(process, 0) != 0 &&
+         errno == ESRCH;
 }
 
 class sources {
@@ -77,7 +78,8 @@ public:
     std::vector<answerer> found;
     auto deadline = std::chrono::steady_clock::now() + 3s;
     for (auto& [address, each] : all_) {
-      auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+      auto left =
+          std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
       try {
         found.push_back({address, each->client.wait_open(std::max(left, 1ms))});
       } catch (const migrate::error& problem) {
@@ -119,12 +121,14 @@ public:
 
   template <class Fill> static void ask(const answerer& whom, Fill&& fill) {
     // A request whose answer says no more than that it was done. Throws what failed.
-    whom.over->call(fill, [](migrate::protocol::HostMessage::Reader) {}, 12s);
+    whom.over->call(
+        fill, [](migrate::protocol::HostMessage::Reader) {}, 12s);
   }
 
 private:
   struct quiet final : migrate::channel_handler {
-    void on_message(migrate::channel&, migrate::protocol::HostMessage::Reader, kj::ArrayPtr<const kj::byte>) override {}
+    void on_message(migrate::channel&, migrate::protocol::HostMessage::Reader,
+                    kj::ArrayPtr<const kj::byte>) override {}
   };
   struct link {
     link(migrate::event_loop& loop, const std::string& address, migrate::channel_options options)

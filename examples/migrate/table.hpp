@@ -15,7 +15,8 @@ namespace migrate_command {
 
 inline std::size_t width_of(std::string_view text) {
   // In columns, for text without wide or combining characters.
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
 inline std::string printable(std::string_view text) {
@@ -81,7 +82,8 @@ public:
   }
 
 private:
-  void shrink(const std::vector<std::size_t>& shown, std::vector<std::size_t>& widths, std::size_t width) const {
+  void shrink(const std::vector<std::size_t>& shown, std::vector<std::size_t>& widths,
+              std::size_t width) const {
     // The widest column that may be cut is cut first.
     if (width == 0) return;
     std::size_t gaps = shown.empty() ? 0 : 2 * (shown.size() - 1);
@@ -89,7 +91,8 @@ private:
       std::size_t widest = shown.size();
       for (std::size_t k = 0; k < shown.size(); ++k) {
         std::size_t least = columns_[shown[k]].least;
-        if (least > 0 && widths[k] > least && (widest == shown.size() || widths[k] > widths[widest])) widest = k;
+        if (least > 0 && widths[k] > least && (widest == shown.size() || widths[k] > widths[widest]))
+          widest = k;
       }
       if (widest == shown.size()) return;
       --widths[widest];
@@ -116,9 +119,11 @@ inline std::string time_text(std::uint64_t milliseconds) {
   if (seconds < 60)
     std::snprintf(text, sizeof text, "%u s", static_cast<unsigned>(seconds));
   else if (seconds < 3600)
-    std::snprintf(text, sizeof text, "%u:%02u min", static_cast<unsigned>(seconds / 60), static_cast<unsigned>(seconds % 60));
+    std::snprintf(text, sizeof text, "%u:%02u min", static_cast<unsigned>(seconds / 60),
+                  static_cast<unsigned>(seconds % 60));
   else if (seconds < 86'400)
-    std::snprintf(text, sizeof text, "%u:%02u h", static_cast<unsigned>(seconds / 3600), static_cast<unsigned>(seconds / 60 % 60));
+    std::snprintf(text, sizeof text, "%u:%02u h", static_cast<unsigned>(seconds / 3600),
+                  static_cast<unsigned>(seconds / 60 % 60));
   else
     std::snprintf(text, sizeof text, "%llu d", static_cast<unsigned long long>(seconds / 86'400));
   return text;

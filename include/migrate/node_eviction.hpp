@@ -20,10 +20,12 @@ inline std::string left_behind(node_id here, const eviction_report& how) {
   if (!how.remaining.empty()) {
     text += ", and these tasks could not leave it:";
     for (const remaining_task& each : how.remaining)
-      text += " " + to_string(each.task) + (each.name.empty() ? "" : " (" + each.name + ")") + ": " + each.why + ";";
+      text += " " + to_string(each.task) + (each.name.empty() ? "" : " (" + each.name + ")") + ": " +
+              each.why + ";";
     text.pop_back();
   }
-  if (!how.homed.empty()) text += ", and " + std::to_string(how.homed.size()) + " tasks elsewhere have their home here";
+  if (!how.homed.empty())
+    text += ", and " + std::to_string(how.homed.size()) + " tasks elsewhere have their home here";
   return text;
 }
 
@@ -84,10 +86,13 @@ inline eviction_report node::clear_out(const std::string& reason, std::chrono::m
   eviction_->begin(reason);
   if (!first()) children_->evict(within, reason);
   eviction_->wait(deadline);
-  if (!first()) children_->wait_for_end(std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()));
+  if (!first())
+    children_->wait_for_end(
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()));
   if (!first() && home_->residents().count() == 0) eviction_->wait_for_homed(deadline);
   eviction_report how = eviction_->report();
-  std::string text = std::to_string(how.moved) + " tasks moved within " + std::to_string(how.took / 1'000'000) + " ms";
+  std::string text =
+      std::to_string(how.moved) + " tasks moved within " + std::to_string(how.took / 1'000'000) + " ms";
   if (!how.remaining.empty() || !how.homed.empty()) text += "; " + detail::left_behind(id_, how);
   tell(detail::family::registrar, {cluster_event::kind::cleared, id_, no_node, {}, {}, text, 0});
   return how;
@@ -111,7 +116,9 @@ inline void node::evict_in_background(std::string reason, std::chrono::milliseco
 }
 
 inline void node::listen_to_agent(int inherited) {
-  loop_.run([this, inherited] { agent_ = detail::agent_link::adopt(loop_, inherited, *this, "this host's agent"); });
+  loop_.run([this, inherited] {
+    agent_ = detail::agent_link::adopt(loop_, inherited, *this, "this host's agent");
+  });
 }
 
 inline void node::on_link_message(detail::agent_link& from, protocol::HostMessage::Reader message) {
@@ -119,11 +126,12 @@ inline void node::on_link_message(detail::agent_link& from, protocol::HostMessag
   std::string reason = message.getEvict().getReason().cStr();
   // What is left then is killed, so the node ends before.
   std::chrono::milliseconds within(message.getEvict().getMilliseconds() * 9ull / 10);
-  evict_in_background(std::move(reason), within, [this, link = from.shared_from_this()](const eviction_report&) {
-    link->send([](protocol::HostMessage::Builder out) { out.setEvicted(); });
-    children_->kill_all();
-    return true;
-  });
+  evict_in_background(std::move(reason), within,
+                      [this, link = from.shared_from_this()](const eviction_report&) {
+                        link->send([](protocol::HostMessage::Builder out) { out.setEvicted(); });
+                        children_->kill_all();
+                        return true;
+                      });
 }
 
 inline void node::on_link_closed(detail::agent_link&, const error&) {
@@ -140,7 +148,8 @@ inline eviction_report node::evict(const std::string& reason, std::chrono::milli
   return how;
 }
 
-inline eviction_report node::evict(node_id which, const std::string& reason, std::chrono::milliseconds within) {
+inline eviction_report node::evict(node_id which, const std::string& reason,
+                                   std::chrono::milliseconds within) {
   if (which == id_) return evict(reason, within);
   detail::called made = detail::ask_home(which, detail::service::cluster, [&](byte_writer& out) {
     out.put(detail::cluster_wish::evict);

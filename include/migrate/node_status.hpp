@@ -19,7 +19,8 @@ inline node_status node::own_status(std::size_t most_tasks) {
   return made;
 }
 
-inline std::vector<node_status> node::status(std::chrono::milliseconds within, const std::atomic<bool>& give_up) {
+inline std::vector<node_status> node::status(std::chrono::milliseconds within,
+                                             const std::atomic<bool>& give_up) {
   std::vector<node_id> others = members_.all();
   std::erase(others, id_);
   auto got = detail::ask_all(
@@ -40,7 +41,8 @@ inline std::vector<node_status> node::status(std::chrono::milliseconds within, c
     } else {
       each.node = others[i];
       each.address = network_->address_of(others[i]);
-      each.state = got[i] ? got[i]->what : "has not answered within " + std::to_string(within.count()) + " ms";
+      each.state =
+          got[i] ? got[i]->what : "has not answered within " + std::to_string(within.count()) + " ms";
     }
     all.push_back(std::move(each));
   }
@@ -58,11 +60,16 @@ inline detail::failure node::move_by_command(task_id task, node_id target, std::
     auto got = ask_all(
         {whom}, [&](node_id which, std::uint64_t call) { fill(which, call); }, deadline, give_up);
     if (got[0]) return std::move(*got[0]);
-    return {errc::timed_out, "it has not moved within " + std::to_string(within.count()) +
-                                 " ms: it holds a pin_scope, or passes no safe point; it will move when it can", 0, 0, {}};
+    return {errc::timed_out,
+            "it has not moved within " + std::to_string(within.count()) +
+                " ms: it holds a pin_scope, or passes no safe point; it will move when it can",
+            0,
+            0,
+            {}};
   };
   if (!members_.contains(target))
-    return {make_error_code(errc::no_such_node), asked + "there is no such node; `migrate status` lists those there are"};
+    return {make_error_code(errc::no_such_node),
+            asked + "there is no such node; `migrate status` lists those there are"};
   for (;;) {
     node_id place = no_node;
     if (task.home() == id_) {
@@ -93,12 +100,14 @@ inline detail::failure node::move_by_command(task_id task, node_id target, std::
       }
       failure refused;
       resident* here = home_->find_here(task);
-      if (here == nullptr || !engine_->order(*here, task, target, {id_, call, {}, move_reason::command}, refused))
+      if (here == nullptr ||
+          !engine_->order(*here, task, target, {id_, call, {}, move_reason::command}, refused))
         calls_.complete(call, {errc::ok, "", 1, 0, {}}); // not here any more
       else if (refused.code)
         calls_.complete(call, {static_cast<errc>(refused.code.value()), refused.what, 0, 0, {}});
     });
-    if (made.code != errc::ok) return {make_error_code(made.code), made.what.starts_with("moving") ? made.what : asked + made.what};
+    if (made.code != errc::ok)
+      return {make_error_code(made.code), made.what.starts_with("moving") ? made.what : asked + made.what};
     if (made.first == 0) return {};
     if (std::chrono::steady_clock::now() >= deadline || give_up)
       return {make_error_code(errc::timed_out), asked + "it moves about too fast to be caught"};
@@ -109,9 +118,10 @@ inline void node::open_control_desk() {
   using namespace std::chrono_literals;
   desk_.emplace(loop_, detail::control_desk::functions{
                            .status = [this](const std::atomic<bool>& give_up) { return status(1s, give_up); },
-                           .move = [this](task_id task, node_id target, const std::atomic<bool>& give_up) {
-                             return move_by_command(task, target, 8s, give_up);
-                           }});
+                           .move =
+                               [this](task_id task, node_id target, const std::atomic<bool>& give_up) {
+                                 return move_by_command(task, target, 8s, give_up);
+                               }});
   try {
     desk_->open();
   } catch (const error& problem) {

@@ -69,7 +69,8 @@ public:
     migrate_test::on_event([this](const cluster_event& event) {
       if (event.what == cluster_event::kind::moved || event.what == cluster_event::kind::refused) return;
       std::lock_guard guard(lock_);
-      ++count_[std::string(cluster_event_names[static_cast<std::size_t>(event.what)]) + " " + to_string(event.node)];
+      ++count_[std::string(cluster_event_names[static_cast<std::size_t>(event.what)]) + " " +
+               to_string(event.node)];
       if (event.what == cluster_event::kind::leaving) reason_ = event.reason;
       changed_.notify_all();
     });
@@ -174,7 +175,8 @@ struct in_all_states {
       ready(whom);
       int got = child.join();
       send(neighbour.id(), message{8});
-      return away_from(second) && got + neighbour.join() == 50 ? std::string("ok") : "got " + std::to_string(got);
+      return away_from(second) && got + neighbour.join() == 50 ? std::string("ok")
+                                                               : "got " + std::to_string(got);
     });
     add("has files open", [file_name](task_id whom) {
       file out(file_name, O_WRONLY | O_CREAT);
@@ -235,21 +237,23 @@ struct in_all_states {
   }
 };
 
-const migrate_test::scenario_entry all_states{"all states", [] {
-  seen_events events;
-  std::string file_name = setting("EVICTION_FILE");
-  auto tasks = migrate_test::run([file_name] {
-    in_all_states made;
-    made.begin(file_name);
-    return made;
-  });
-  tell_report(migrate_test::evict(second, "the owner is back", 20s));
-  say(migrate_test::run([tasks]() mutable { return tasks.end(); }));
-  say(events.await("leaving 2") && events.await("cleared 2") && events.await("left 2") ? "told" : "not told");
-  say(events.reason());
-  say(all_nodes());
-  return 0;
-}};
+const migrate_test::scenario_entry all_states{
+    "all states", [] {
+      seen_events events;
+      std::string file_name = setting("EVICTION_FILE");
+      auto tasks = migrate_test::run([file_name] {
+        in_all_states made;
+        made.begin(file_name);
+        return made;
+      });
+      tell_report(migrate_test::evict(second, "the owner is back", 20s));
+      say(migrate_test::run([tasks]() mutable { return tasks.end(); }));
+      say(events.await("leaving 2") && events.await("cleared 2") && events.await("left 2") ? "told"
+                                                                                           : "not told");
+      say(events.reason());
+      say(all_nodes());
+      return 0;
+    }};
 
 // Tasks that cannot leave node 2, until they are told that they may.
 struct in_destructor {
@@ -312,26 +316,30 @@ std::string move_there(node_id where) {
       this_task::migrate_to(where);
       return std::string("moved");
     } catch (const error& thrown) {
-      return thrown.code() == errc::node_leaving ? std::string(thrown.what()) : "other: " + std::string(thrown.what());
+      return thrown.code() == errc::node_leaving ? std::string(thrown.what())
+                                                 : "other: " + std::string(thrown.what());
     }
   });
 }
 
-const migrate_test::scenario_entry unmovable{"unmovable", [] {
-  auto tasks = migrate_test::run(begin_unmovable);
-  tell_report(migrate_test::evict(second, "for this test", 300ms));
-  say(all_nodes());
-  say(move_there(second));
-  say("spawned on " + to_string(migrate_test::run([] { return spawn({.on = second}, [] { return this_task::node(); }).join(); })));
-  migrate_test::stay(second);
-  say(all_nodes());
-  say(move_there(second));
-  release(tasks);
-  tell_report(migrate_test::evict(second, "again", 20s));
-  say(ends_of(tasks));
-  say(all_nodes());
-  return 0;
-}};
+const migrate_test::scenario_entry unmovable{
+    "unmovable", [] {
+      auto tasks = migrate_test::run(begin_unmovable);
+      tell_report(migrate_test::evict(second, "for this test", 300ms));
+      say(all_nodes());
+      say(move_there(second));
+      say("spawned on " + to_string(migrate_test::run([] {
+            return spawn({.on = second}, [] { return this_task::node(); }).join();
+          })));
+      migrate_test::stay(second);
+      say(all_nodes());
+      say(move_there(second));
+      release(tasks);
+      tell_report(migrate_test::evict(second, "again", 20s));
+      say(ends_of(tasks));
+      say(all_nodes());
+      return 0;
+    }};
 
 task_id begin_waiting(node_id where, std::size_t bytes) {
   return begin_on(where, "waits", [bytes, where](task_id whom) {
@@ -350,161 +358,173 @@ std::vector<task_id> begin_waiting(node_id where, std::size_t bytes, int count) 
   });
 }
 
-const migrate_test::scenario_entry faulty{"a fault", [] {
-  auto bytes = std::stoul(setting("EVICTION_BYTES"));
-  auto tasks = begin_waiting(second, bytes, 6);
-  try {
-    tell_report(migrate_test::evict(second, "a test", 20s));
-  } catch (const error& thrown) {
-    say(thrown.code() == errc::node_unreachable ? "unreachable" : thrown.what());
-  }
-  std::string all = migrate_test::run([tasks] {
-    std::string each_one;
-    for (task_id each : tasks) {
+const migrate_test::scenario_entry faulty{
+    "a fault", [] {
+      auto bytes = std::stoul(setting("EVICTION_BYTES"));
+      auto tasks = begin_waiting(second, bytes, 6);
       try {
-        each_one += migrate::task<std::string>(each).join() + " ";
+        tell_report(migrate_test::evict(second, "a test", 20s));
       } catch (const error& thrown) {
-        each_one += thrown.code() == errc::node_lost ? "lost " : thrown.what();
+        say(thrown.code() == errc::node_unreachable ? "unreachable" : thrown.what());
       }
-    }
-    return each_one;
-  });
-  say(all);
-  return 0;
-}};
+      std::string all = migrate_test::run([tasks] {
+        std::string each_one;
+        for (task_id each : tasks) {
+          try {
+            each_one += migrate::task<std::string>(each).join() + " ";
+          } catch (const error& thrown) {
+            each_one += thrown.code() == errc::node_lost ? "lost " : thrown.what();
+          }
+        }
+        return each_one;
+      });
+      say(all);
+      return 0;
+    }};
 
-const migrate_test::scenario_entry both{"two at once", [] {
-  auto tasks = begin_waiting(second, large, 4);
-  auto others = begin_waiting(third, large, 4);
-  eviction_report one, other;
-  std::thread evict_one([&] { one = migrate_test::evict(second, "a test", 20s); });
-  std::thread evict_other([&] { other = migrate_test::evict(third, "a test", 20s); });
-  evict_one.join();
-  evict_other.join();
-  say("remaining " + std::to_string(one.remaining.size() + other.remaining.size()));
-  tasks.insert(tasks.end(), others.begin(), others.end());
-  say(ends_of(tasks));
-  say(all_nodes());
-  return 0;
-}};
+const migrate_test::scenario_entry both{
+    "two at once", [] {
+      auto tasks = begin_waiting(second, large, 4);
+      auto others = begin_waiting(third, large, 4);
+      eviction_report one, other;
+      std::thread evict_one([&] { one = migrate_test::evict(second, "a test", 20s); });
+      std::thread evict_other([&] { other = migrate_test::evict(third, "a test", 20s); });
+      evict_one.join();
+      evict_other.join();
+      say("remaining " + std::to_string(one.remaining.size() + other.remaining.size()));
+      tasks.insert(tasks.end(), others.begin(), others.end());
+      say(ends_of(tasks));
+      say(all_nodes());
+      return 0;
+    }};
 
-const migrate_test::scenario_entry wanderers{"wanderers", [] {
-  auto tasks = migrate_test::run([] {
-    std::vector<task_id> all;
-    migrate_test::random_choices random(migrate_test::new_seed("wanderers"));
-    for (int i = 0; i < 8; ++i)
-      all.push_back(begin_on(node_id{static_cast<std::uint16_t>(i % 4 + 1)}, "wanders",
-                             [r = random.branch(), bytes = i % 2 == 0 ? large / 8 : 1024](task_id whom) mutable {
-                               auto data = some_data(bytes);
-                               ready(whom);
-                               for (int k = 0; k < 150 || nodes().size() > 2; ++k) {
-                                 std::error_code code;
-                                 this_task::migrate_to(r.node(), code);
-                                 if (code && code != errc::node_leaving && code != errc::node_unreachable &&
-                                     code != errc::no_such_node)
-                                   return "code " + std::to_string(code.value());
-                               }
-                               return data == some_data(bytes) ? std::string("ok") : "other data";
-                             }));
-    return all;
-  });
-  eviction_report one = migrate_test::evict(second, "a test", 30s);
-  eviction_report other = migrate_test::evict(third, "a test", 30s);
-  say("remaining " + std::to_string(one.remaining.size() + other.remaining.size()));
-  say(ends_of(tasks));
-  say(all_nodes());
-  return 0;
-}};
+const migrate_test::scenario_entry wanderers{
+    "wanderers", [] {
+      auto tasks = migrate_test::run([] {
+        std::vector<task_id> all;
+        migrate_test::random_choices random(migrate_test::new_seed("wanderers"));
+        for (int i = 0; i < 8; ++i)
+          all.push_back(
+              begin_on(node_id{static_cast<std::uint16_t>(i % 4 + 1)}, "wanders",
+                       [r = random.branch(), bytes = i % 2 == 0 ? large / 8 : 1024](task_id whom) mutable {
+                         auto data = some_data(bytes);
+                         ready(whom);
+                         for (int k = 0; k < 150 || nodes().size() > 2; ++k) {
+                           std::error_code code;
+                           this_task::migrate_to(r.node(), code);
+                           if (code && code != errc::node_leaving && code != errc::node_unreachable &&
+                               code != errc::no_such_node)
+                             return "code " + std::to_string(code.value());
+                         }
+                         return data == some_data(bytes) ? std::string("ok") : "other data";
+                       }));
+        return all;
+      });
+      eviction_report one = migrate_test::evict(second, "a test", 30s);
+      eviction_report other = migrate_test::evict(third, "a test", 30s);
+      say("remaining " + std::to_string(one.remaining.size() + other.remaining.size()));
+      say(ends_of(tasks));
+      say(all_nodes());
+      return 0;
+    }};
 
 // On node 2 one task computes and hears nothing, on node 3 one computes and passes safe points but never yields; each
 // node has one worker. Tasks get away from the one and are laid out on the other all the same.
 const migrate_test::scenario_entry computing{"computing", [] {
-  std::string stop = setting("EVICTION_FILE");
-  auto deaf = migrate_test::run([stop] {
-    std::vector<task_id> all;
-    all.push_back(begin_on(third, "polls", [stop](task_id whom) {
-      ready(whom);
-      while (::access(stop.c_str(), F_OK) != 0) this_task::poll();
-      return std::string("ok");
-    }));
-    for (int i = 0; i < 4; ++i) all.push_back(begin_waiting(second, large));
-    // It begins when all others are ready to run again and again.
-    for (int i = 0; i < 2; ++i)
-      all.push_back(begin_on(second, "yields", [](task_id whom) {
-        ready(whom);
-        while (!away_from(second)) this_task::yield();
-        return std::string("ok");
-      }));
-    all.push_back(begin_on(second, "computes", [stop](task_id whom) {
-      ready(whom);
-      while (::access(stop.c_str(), F_OK) != 0) {}
-      return std::string("ok");
-    }));
-    return all;
-  });
-  tell_report(migrate_test::evict(second, "a test", 2s));
-  std::fclose(std::fopen(stop.c_str(), "w"));
-  say(ends_of(deaf));
-  return 0;
-}};
+                                               std::string stop = setting("EVICTION_FILE");
+                                               auto deaf = migrate_test::run([stop] {
+                                                 std::vector<task_id> all;
+                                                 all.push_back(begin_on(third, "polls", [stop](task_id whom) {
+                                                   ready(whom);
+                                                   while (::access(stop.c_str(), F_OK) != 0)
+                                                     this_task::poll();
+                                                   return std::string("ok");
+                                                 }));
+                                                 for (int i = 0; i < 4; ++i)
+                                                   all.push_back(begin_waiting(second, large));
+                                                 // It begins when all others are ready to run again and again.
+                                                 for (int i = 0; i < 2; ++i)
+                                                   all.push_back(begin_on(second, "yields", [](task_id whom) {
+                                                     ready(whom);
+                                                     while (!away_from(second)) this_task::yield();
+                                                     return std::string("ok");
+                                                   }));
+                                                 all.push_back(
+                                                     begin_on(second, "computes", [stop](task_id whom) {
+                                                       ready(whom);
+                                                       while (::access(stop.c_str(), F_OK) != 0) {
+                                                       }
+                                                       return std::string("ok");
+                                                     }));
+                                                 return all;
+                                               });
+                                               tell_report(migrate_test::evict(second, "a test", 2s));
+                                               std::fclose(std::fopen(stop.c_str(), "w"));
+                                               say(ends_of(deaf));
+                                               return 0;
+                                             }};
 
 // A cluster, and a node that joins it by address and is evicted.
 const migrate_test::scenario_entry host{"host", [] {
-  seen_events events;
-  say(migrate_test::cluster_address());
-  say(migrate_test::cluster_store());
-  events.await("joined 2");
-  auto tasks = begin_waiting(second, large, 3);
-  tell_report(migrate_test::evict(second, "a test", 20s));
-  say(ends_of(tasks));
-  say(events.await("left 2") ? "left" : "not left");
-  say(all_nodes());
-  return 0;
-}};
+                                          seen_events events;
+                                          say(migrate_test::cluster_address());
+                                          say(migrate_test::cluster_store());
+                                          events.await("joined 2");
+                                          auto tasks = begin_waiting(second, large, 3);
+                                          tell_report(migrate_test::evict(second, "a test", 20s));
+                                          say(ends_of(tasks));
+                                          say(events.await("left 2") ? "left" : "not left");
+                                          say(all_nodes());
+                                          return 0;
+                                        }};
 const migrate_test::scenario_entry guest{"guest", [] { return migrate_test::serve(); }};
 
 // The same; an agent has the node leave, and one task may be pinned.
 const migrate_test::scenario_entry agents_host{"agent's host", [] {
-  seen_events events;
-  say(migrate_test::cluster_address());
-  say(migrate_test::cluster_store());
-  events.await("joined 2");
-  auto tasks = begin_waiting(second, large, 3);
-  if (!setting("EVICTION_PINNED").empty()) tasks.push_back(migrate_test::run(begin_unmovable).front());
-  say("ready");
-  say(events.await("left 2") ? "left" : "not left");
-  say(ends_of(tasks));
-  return 0;
-}};
+                                                 seen_events events;
+                                                 say(migrate_test::cluster_address());
+                                                 say(migrate_test::cluster_store());
+                                                 events.await("joined 2");
+                                                 auto tasks = begin_waiting(second, large, 3);
+                                                 if (!setting("EVICTION_PINNED").empty())
+                                                   tasks.push_back(
+                                                       migrate_test::run(begin_unmovable).front());
+                                                 say("ready");
+                                                 say(events.await("left 2") ? "left" : "not left");
+                                                 say(ends_of(tasks));
+                                                 return 0;
+                                               }};
 
 // It has a task of its own, which stays on the first node until a line comes.
 const migrate_test::scenario_entry waiting_host{"waiting host", [] {
-  say(migrate_test::cluster_address());
-  say(migrate_test::cluster_store());
-  while (std::getchar() != '\n') {}
-  return 0;
-}};
+                                                  say(migrate_test::cluster_address());
+                                                  say(migrate_test::cluster_store());
+                                                  while (std::getchar() != '\n') {
+                                                  }
+                                                  return 0;
+                                                }};
 const migrate_test::scenario_entry home_elsewhere{"home elsewhere", [] {
-  auto tasks = migrate_test::run([] {
-    return std::vector{begin_on(node_id{1}, "abroad", [](task_id whom) {
-      ready(whom);
-      mailbox<message>().receive();
-      return std::string("ok");
-    })};
-  });
-  tell_report(migrate_test::evict(second, "a test", 100ms));
-  migrate_test::stay(second);
-  release(tasks);
-  say(ends_of(tasks));
-  tell_report(migrate_test::evict(second, "a test", 20s));
-  return migrate_test::serve();
-}};
+                                                    auto tasks = migrate_test::run([] {
+                                                      return std::vector{
+                                                          begin_on(node_id{1}, "abroad", [](task_id whom) {
+                                                            ready(whom);
+                                                            mailbox<message>().receive();
+                                                            return std::string("ok");
+                                                          })};
+                                                    });
+                                                    tell_report(migrate_test::evict(second, "a test", 100ms));
+                                                    migrate_test::stay(second);
+                                                    release(tasks);
+                                                    say(ends_of(tasks));
+                                                    tell_report(migrate_test::evict(second, "a test", 20s));
+                                                    return migrate_test::serve();
+                                                  }};
 
 program join(const char* scenario, const std::string& address, const std::string& store,
              migrate_test::environment more = {}) {
   more.insert(more.end(), {{"MIGRATE_SCENARIO", scenario}, {"MIGRATE_QUIET", "1"}});
-  return program({"/bin/sh", "-c", "exec \"$0\" \"$@\" 2>&1", migrate_test::own_path(), "--migrate-join=" + address,
-                  "--migrate-store=" + store},
+  return program({"/bin/sh", "-c", "exec \"$0\" \"$@\" 2>&1", migrate_test::own_path(),
+                  "--migrate-join=" + address, "--migrate-store=" + store},
                  more);
 }
 
@@ -523,7 +543,9 @@ public:
     die();
     loop_.stop();
   }
-  migrate_test::environment environment() const { return {{detail::agent_link::variable, std::to_string(nodes_end_)}}; }
+  migrate_test::environment environment() const {
+    return {{detail::agent_link::variable, std::to_string(nodes_end_)}};
+  }
 
   void started() { ::close(nodes_end_); }
   void evict(std::chrono::milliseconds within) {
@@ -575,8 +597,9 @@ TEST_CASE("tasks in all states leave and end well") {
     INFO("torture " << torture);
     folder place;
     std::string file_name = (place.path / "file").string();
-    program cluster({migrate_test::own_path()},
-                    cluster_of("all states", 4, {{"MIGRATE_TORTURE", torture}, {"EVICTION_FILE", file_name}}));
+    program cluster(
+        {migrate_test::own_path()},
+        cluster_of("all states", 4, {{"MIGRATE_TORTURE", torture}, {"EVICTION_FILE", file_name}}));
     std::string moved = cluster.line();
     CHECK(moved.starts_with("moved "));
     CHECK(std::string(torture) + moved != "0moved 0");
@@ -616,19 +639,23 @@ TEST_CASE("what cannot leave is named, and the node takes nothing meanwhile") {
 
 TEST_CASE("a target that dies in the midst costs no task that had not reached it") {
   for (const char* bytes : {"1000", "1000000"}) {
-    for (const char* point : {"target.offered", "target.laid_out", "target.claimed", "target.granted", "target.taken"}) {
+    for (const char* point :
+         {"target.offered", "target.laid_out", "target.claimed", "target.granted", "target.taken"}) {
       INFO(point << ", " << bytes);
       program cluster({migrate_test::own_path()},
-                      cluster_of("a fault", 4, {{"MIGRATE_FAULT", std::string("3:") + point}, {"EVICTION_BYTES", bytes}}));
+                      cluster_of("a fault", 4,
+                                 {{"MIGRATE_FAULT", std::string("3:") + point}, {"EVICTION_BYTES", bytes}}));
       std::string moved = cluster.line();
       CHECK(moved == "moved 6");
       std::string ends = cluster.line();
       INFO(ends);
       std::size_t lost = 0;
-      for (std::size_t at = ends.find("lost"); at != std::string::npos; at = ends.find("lost", at + 1)) ++lost;
+      for (std::size_t at = ends.find("lost"); at != std::string::npos; at = ends.find("lost", at + 1))
+        ++lost;
       CHECK(ends.size() == lost * 5 + (6 - lost) * 3);
       // Node 3 is given a third of the six; before its first claim is granted none of them is its.
-      CHECK(lost <= (std::string(point) < "target.granted" || std::string(point) == "target.offered" ? 2 : 3));
+      CHECK(lost <=
+            (std::string(point) < "target.granted" || std::string(point) == "target.offered" ? 2 : 3));
       if (std::string(point) == "target.offered") CHECK(lost == 0);
       CHECK(cluster.wait(20s) == 0);
     }
@@ -636,10 +663,12 @@ TEST_CASE("a target that dies in the midst costs no task that had not reached it
 }
 
 TEST_CASE("an evicted node that dies in the midst takes along only what had not left") {
-  for (const char* point : {"source.frozen", "source.flushed", "source.offered", "source.taken", "source.vacated"}) {
+  for (const char* point :
+       {"source.frozen", "source.flushed", "source.offered", "source.taken", "source.vacated"}) {
     INFO(point);
-    program cluster({migrate_test::own_path()},
-                    cluster_of("a fault", 4, {{"MIGRATE_FAULT", std::string("2:") + point}, {"EVICTION_BYTES", "1000000"}}));
+    program cluster({migrate_test::own_path()}, cluster_of("a fault", 4,
+                                                           {{"MIGRATE_FAULT", std::string("2:") + point},
+                                                            {"EVICTION_BYTES", "1000000"}}));
     CHECK(cluster.line() == "unreachable");
     std::string ends = cluster.line();
     INFO(ends);
@@ -674,9 +703,9 @@ TEST_CASE("nodes are evicted while tasks wander") {
 
 TEST_CASE("tasks leave a node whose worker computes, and reach another") {
   folder place;
-  program cluster({migrate_test::own_path()}, cluster_of("computing", 3,
-                                                         {{"MIGRATE_WORKERS", "1"},
-                                                          {"EVICTION_FILE", (place.path / "stop").string()}}));
+  program cluster({migrate_test::own_path()},
+                  cluster_of("computing", 3,
+                             {{"MIGRATE_WORKERS", "1"}, {"EVICTION_FILE", (place.path / "stop").string()}}));
   CHECK(cluster.line() == "moved 6");
   CHECK(cluster.line() == "remains computes: it has passed no safe point");
   CHECK(cluster.line() == "ok ok ok ok ok ok ok ok ");

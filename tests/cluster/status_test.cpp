@@ -126,11 +126,13 @@ TEST_CASE("moves are told with their reasons, the last one last") {
   auto all = migrate_test::status(20s);
   std::vector<cluster_event> events;
   for (const node_status& node : all) events.insert(events.end(), node.events.begin(), node.events.end());
-  std::stable_sort(events.begin(), events.end(), [](const auto& a, const auto& b) { return a.when > b.when; });
+  std::stable_sort(events.begin(), events.end(),
+                   [](const auto& a, const auto& b) { return a.when > b.when; });
   for (const cluster_event& each : events)
     if (each.name == "traveller") seen.push_back(detail::text_of(each) + ": " + each.reason);
   std::string task = "task " + to_string(tasks[0]) + " (traveller) moved from node ";
-  CHECK(seen == std::vector<std::string>{task + "1 to node 2: spawned", task + "2 to node 3: asked", task + "3 to node 1: asked"});
+  CHECK(seen == std::vector<std::string>{task + "1 to node 2: spawned", task + "2 to node 3: asked",
+                                         task + "3 to node 1: asked"});
   finish(tasks);
 }
 

@@ -30,37 +30,41 @@ struct message {};
 
 // Three tasks on nodes 1, 2 and 2, of which one is pinned, until a line comes.
 const migrate_test::scenario_entry held{"held", [] {
-  using namespace migrate;
-  auto tasks = migrate_test::run([] {
-    std::vector<task_id> made;
-    auto begin = [&](const char* name, node_id where, bool pinned) {
-      auto one = spawn({.name = name, .on = where}, [pinned](task_id starter) {
-        std::optional<pin_scope> stays;
-        if (pinned) stays.emplace();
-        std::vector<char> memory(std::size_t{2} << 20, 'x');
-        send(starter, true);
-        mailbox<message>().receive();
-      }, this_task::id());
-      mailbox<bool>().receive();
-      made.push_back(one.id());
-      new task<void>(std::move(one)); // its end would detach the task
-    };
-    begin("first", node_id{1}, false);
-    begin("twin", node_id{2}, false);
-    begin("twin", node_id{2}, true);
-    return made;
-  });
-  std::printf("ready\n");
-  std::fflush(stdout);
-  while (std::getchar() != '\n') {}
-  migrate_test::run([tasks] {
-    for (task_id each : tasks) {
-      send(each, message{});
-      task<void>(each).join();
-    }
-  });
-  return 0;
-}};
+                                          using namespace migrate;
+                                          auto tasks = migrate_test::run([] {
+                                            std::vector<task_id> made;
+                                            auto begin = [&](const char* name, node_id where, bool pinned) {
+                                              auto one = spawn(
+                                                  {.name = name, .on = where},
+                                                  [pinned](task_id starter) {
+                                                    std::optional<pin_scope> stays;
+                                                    if (pinned) stays.emplace();
+                                                    std::vector<char> memory(std::size_t{2} << 20, 'x');
+                                                    send(starter, true);
+                                                    mailbox<message>().receive();
+                                                  },
+                                                  this_task::id());
+                                              mailbox<bool>().receive();
+                                              made.push_back(one.id());
+                                              new task<void>(std::move(one)); // its end would detach the task
+                                            };
+                                            begin("first", node_id{1}, false);
+                                            begin("twin", node_id{2}, false);
+                                            begin("twin", node_id{2}, true);
+                                            return made;
+                                          });
+                                          std::printf("ready\n");
+                                          std::fflush(stdout);
+                                          while (std::getchar() != '\n') {
+                                          }
+                                          migrate_test::run([tasks] {
+                                            for (task_id each : tasks) {
+                                              send(each, message{});
+                                              task<void>(each).join();
+                                            }
+                                          });
+                                          return 0;
+                                        }};
 
 struct ended {
   int status;
@@ -75,7 +79,8 @@ struct desk {
   desk() { ::setenv("XDG_RUNTIME_DIR", runtime.path.c_str(), 1); }
 
   ended run(std::vector<std::string> arguments, std::chrono::seconds limit = 30s) const {
-    std::vector<std::string> command{"/bin/sh", "-c", "exec \"$0\" \"$@\" 2>&1", MIGRATE_EXAMPLES_DIR "/migrate"};
+    std::vector<std::string> command{"/bin/sh", "-c", "exec \"$0\" \"$@\" 2>&1",
+                                     MIGRATE_EXAMPLES_DIR "/migrate"};
     command.insert(command.end(), arguments.begin(), arguments.end());
     program shell(command, {});
     int status = shell.wait(limit);
@@ -83,7 +88,8 @@ struct desk {
   }
   json status() const { return json::parse(run({"status", "--json"}).text); }
   std::size_t files() const {
-    return fs::exists(sockets) ? static_cast<std::size_t>(std::distance(fs::directory_iterator(sockets), {})) : 0;
+    return fs::exists(sockets) ? static_cast<std::size_t>(std::distance(fs::directory_iterator(sockets), {}))
+                               : 0;
   }
 };
 
@@ -166,7 +172,8 @@ TEST_CASE("status shows nodes, tasks and events") {
 
   ended table = here_.run({"status"});
   CHECK(table.status == 0);
-  CHECK_THAT(table.text, Catch::Contains(" 3 nodes\n") && Catch::Contains("NODE  HOST") && Catch::Contains("TASK  NAME"));
+  CHECK_THAT(table.text,
+             Catch::Contains(" 3 nodes\n") && Catch::Contains("NODE  HOST") && Catch::Contains("TASK  NAME"));
   CHECK_THAT(table.text, Catch::Contains("(twin) moved from node 1 to node 2") && Catch::Contains("spawned"));
   CHECK(table.text.find('\033') == std::string::npos);
   cluster.say("");
@@ -193,7 +200,8 @@ TEST_CASE("a task is moved by its number, or by its name when only one has it") 
   CHECK_THAT(twins.text, Catch::Contains("2 tasks") && Catch::Contains("give the number"));
   ended nobody = here_.run({"move", "9.99", "3"});
   CHECK(nobody.status == 1);
-  CHECK_THAT(nobody.text, Catch::Contains("task 9.99") && Catch::Contains("no such task") && Catch::Contains("migrate status"));
+  CHECK_THAT(nobody.text, Catch::Contains("task 9.99") && Catch::Contains("no such task") &&
+                              Catch::Contains("migrate status"));
   ended nowhere = here_.run({"move", "first", "77"});
   CHECK(nowhere.status == 1);
   CHECK_THAT(nowhere.text, Catch::Contains("node 77") && Catch::Contains("no such node"));
@@ -274,9 +282,10 @@ TEST_CASE("hosts are shown with what decided") {
   CHECK(all["hosts"][0]["decided_by"] == "the keyboard");
   CHECK(all["hosts"][0]["holders"][0]["user"] == "ann");
   ended table = here_.run({"status"});
-  CHECK_THAT(table.text, Catch::Contains("castor") && Catch::Contains("lendable") && Catch::Contains("1:02 h") &&
-                             Catch::Contains("the keyboard") && Catch::Contains("pic of ann") &&
-                             Catch::Contains("idle long enough") && Catch::Contains("1/2"));
+  CHECK_THAT(table.text, Catch::Contains("castor") && Catch::Contains("lendable") &&
+                             Catch::Contains("1:02 h") && Catch::Contains("the keyboard") &&
+                             Catch::Contains("pic of ann") && Catch::Contains("idle long enough") &&
+                             Catch::Contains("1/2"));
 }
 
 TEST_CASE("an address where nobody is is named") {
@@ -341,10 +350,13 @@ TEST_CASE("tables keep to the width that there is") {
   one.holders = {{1, "simulation-of-everything", "somebody"}, {2, "another", "else"}};
   all.hosts = {one};
   migrate_command::program its{"program-with-a-long-name", "user", "host", 4242, {}, {}};
-  its.nodes.push_back({migrate::node_id{1}, "host", "[2001:db8::1234:5678:9abc]:40000", "leaves its host", 1, 2, 3});
-  its.tasks.push_back({migrate::task_id(migrate::node_id{1}, 3, 0), "a\033[2Jname\n", "is to go to 3", migrate::node_id{2}, 5, 1'500'000});
+  its.nodes.push_back(
+      {migrate::node_id{1}, "host", "[2001:db8::1234:5678:9abc]:40000", "leaves its host", 1, 2, 3});
+  its.tasks.push_back({migrate::task_id(migrate::node_id{1}, 3, 0), "a\033[2Jname\n", "is to go to 3",
+                       migrate::node_id{2}, 5, 1'500'000});
   all.programs = {its};
-  all.events.push_back({61'000, "agent on castor", "grant 17 of an application is evicted since the owner is back", "a reason"});
+  all.events.push_back({61'000, "agent on castor",
+                        "grant 17 of an application is evicted since the owner is back", "a reason"});
   all.events.push_back({5'000, "database on pollux", "host castor is lendable", "idle>900"});
   for (std::size_t width : {80, 100, 140}) {
     for (const section& each : sections_of(all, width)) {

@@ -36,20 +36,22 @@ struct cluster_event {
   task_id task;
   std::string name; // the task's
   std::string reason;
-  std::int64_t when = 0; // nanoseconds of the steady clock of the node that noted it; in another node's hands, its age
+  std::int64_t when =
+      0; // nanoseconds of the steady clock of the node that noted it; in another node's hands, its age
 
   bool of_task() const noexcept { return what == kind::moved || what == kind::refused; }
   auto migrate_fields() { return std::tie(what, node, to, task, name, reason, when); }
 };
 
-inline constexpr std::string_view cluster_event_names[] = {"joined",  "leaving", "staying", "cleared",
-                                                           "left",    "lost",    "moved",   "refused"};
+inline constexpr std::string_view cluster_event_names[] = {"joined", "leaving", "staying", "cleared",
+                                                           "left",   "lost",    "moved",   "refused"};
 
 namespace detail {
 
 inline std::string text_of(const cluster_event& event) {
   const std::string node = "node " + to_string(event.node);
-  const std::string task = "task " + to_string(event.task) + (event.name.empty() ? "" : " (" + event.name + ")");
+  const std::string task =
+      "task " + to_string(event.task) + (event.name.empty() ? "" : " (" + event.name + ")");
   switch (event.what) {
   case cluster_event::kind::joined: return node + " joined";
   case cluster_event::kind::leaving: return node + " is leaving its host";
@@ -57,7 +59,8 @@ inline std::string text_of(const cluster_event& event) {
   case cluster_event::kind::cleared: return node + " was cleared";
   case cluster_event::kind::left: return node + " left";
   case cluster_event::kind::lost: return node + " was lost";
-  case cluster_event::kind::moved: return task + " moved from node " + to_string(event.node) + " to node " + to_string(event.to);
+  case cluster_event::kind::moved:
+    return task + " moved from node " + to_string(event.node) + " to node " + to_string(event.to);
   case cluster_event::kind::refused: return task + " stayed on node " + to_string(event.node);
   }
   return {};

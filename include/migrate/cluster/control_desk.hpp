@@ -29,7 +29,8 @@ inline void write_status(const std::vector<node_status>& nodes, protocol::HostSt
     tasks += each.tasks.size();
     events.insert(events.end(), each.events.begin(), each.events.end());
   }
-  std::stable_sort(events.begin(), events.end(), [](const auto& a, const auto& b) { return a.when > b.when; });
+  std::stable_sort(events.begin(), events.end(),
+                   [](const auto& a, const auto& b) { return a.when > b.when; });
   auto node_lines = out.initNodes(static_cast<unsigned>(nodes.size()));
   auto task_lines = out.initTasks(static_cast<unsigned>(tasks));
   auto event_lines = out.initEvents(static_cast<unsigned>(events.size()));
@@ -72,8 +73,7 @@ public:
     std::function<failure(task_id, node_id, const std::atomic<bool>& give_up)> move;
   };
 
-  control_desk(event_loop& loop, functions with)
-      : with_(std::move(with)), server_(loop, options(), *this) {}
+  control_desk(event_loop& loop, functions with) : with_(std::move(with)), server_(loop, options(), *this) {}
   ~control_desk() { stop(); }
 
   void open() { server_.start({control_address("node")}); }
@@ -99,11 +99,13 @@ private:
 
   static channel_options options() {
     channel_options made;
-    made.self = channel_party::of_this_process(protocol::HostRole::APPLICATION, program_invocation_short_name);
+    made.self =
+        channel_party::of_this_process(protocol::HostRole::APPLICATION, program_invocation_short_name);
     return made;
   }
 
-  void on_message(channel& from, protocol::HostMessage::Reader message, kj::ArrayPtr<const kj::byte>) override {
+  void on_message(channel& from, protocol::HostMessage::Reader message,
+                  kj::ArrayPtr<const kj::byte>) override {
     auto back = from.shared_from_this();
     std::uint64_t call = message.getCall();
     if (message.isStatusOf()) {
@@ -138,8 +140,9 @@ private:
     }
     if (stopping_) throw error(errc::shutting_down, "the program is ending");
     if (jobs_.size() >= most_jobs)
-      throw error(errc::timed_out, "the program serves " + std::to_string(most_jobs) +
-                                       " such requests already; some wait for a task that cannot move; try again");
+      throw error(errc::timed_out,
+                  "the program serves " + std::to_string(most_jobs) +
+                      " such requests already; some wait for a task that cannot move; try again");
     job& made = jobs_.emplace_back();
     made.thread = std::thread([request = std::forward<F>(request), &made] {
       request();

@@ -74,7 +74,7 @@ public:
 private:
   struct evictee {
     std::vector<node_id> refused_by;
-    std::string why; // it is still here
+    std::string why;         // it is still here
     clock::time_point again; // when the next attempt is due; epoch: one is under way
   };
 
@@ -82,7 +82,8 @@ private:
   void try_again();
   std::string what_keeps(const task_view& task);
 
-  static constexpr auto pause = std::chrono::milliseconds(20); // between two attempts of a task that nobody takes
+  static constexpr auto pause =
+      std::chrono::milliseconds(20); // between two attempts of a task that nobody takes
   static constexpr auto tick = std::chrono::milliseconds(5);
   static constexpr int grace = 3; // a program stands still for this part of the time before it is given up
 
@@ -150,7 +151,8 @@ inline node_id eviction::choose(task_id task, const evictee& mine) {
   if (candidates.empty()) return no_node;
   if (choice_) return choice_(task, candidates);
   auto rank = [&](node_id each) {
-    auto apart = static_cast<std::uint16_t>(number(each) - number(home_.here())); // two that are evicted differ
+    auto apart =
+        static_cast<std::uint16_t>(number(each) - number(home_.here())); // two that are evicted differ
     return std::tuple(each == task.home(), sent_[number(each)], apart);
   };
   return *std::min_element(candidates.begin(), candidates.end(),
@@ -165,8 +167,8 @@ inline void eviction::not_gone(resident& task, task_id id, node_id refused_by, c
     if (!active()) return;
     evictee& mine = tasks_[id];
     mine.again = {};
-    bool own_fault = why.code == errc::not_movable || why.code == errc::store_full || why.code == errc::store_io ||
-                     why.code == errc::store_read_only;
+    bool own_fault = why.code == errc::not_movable || why.code == errc::store_full ||
+                     why.code == errc::store_io || why.code == errc::store_read_only;
     if (why.code) {
       mine.why = why.what;
       if (!own_fault) mine.refused_by.push_back(refused_by);
@@ -266,7 +268,8 @@ inline eviction_report eviction::report() {
     made.remaining.push_back({each.id, each.name, what_keeps(each)});
   home_.records().for_each([&](task_id id, home_record& record) {
     if (!record.ended && record.here.load(std::memory_order_relaxed) == nullptr)
-      made.homed.push_back({id, {}, "it is on node " + to_string(record.place) + ", and this node is its home"});
+      made.homed.push_back(
+          {id, {}, "it is on node " + to_string(record.place) + ", and this node is its home"});
   });
   std::lock_guard guard(lock_);
   made.reason = reason_;

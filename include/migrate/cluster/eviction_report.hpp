@@ -23,8 +23,9 @@ struct eviction_report {
   std::string reason;
   std::uint64_t moved = 0;               // tasks that run elsewhere now
   std::vector<remaining_task> remaining; // tasks that are here still, each with what keeps it
-  std::vector<remaining_task> homed;     // tasks elsewhere whose home is this node: without it they can move and spawn no more
-  std::int64_t took = 0;                 // nanoseconds until the last task had gone, or the deadline
+  std::vector<remaining_task>
+      homed; // tasks elsewhere whose home is this node: without it they can move and spawn no more
+  std::int64_t took = 0; // nanoseconds until the last task had gone, or the deadline
 
   auto migrate_fields() { return std::tie(reason, moved, remaining, homed, took); }
 };

@@ -38,12 +38,14 @@ struct node_status {
   std::uint32_t process = 0;
   std::string address;
   std::uint32_t workers = 0;
-  std::string state;        // empty: it answers and takes tasks
+  std::string state; // empty: it answers and takes tasks
   std::uint64_t tasks_here = 0;
-  std::vector<task_status> tasks; // at most as many as were asked for, the largest first
+  std::vector<task_status> tasks;    // at most as many as were asked for, the largest first
   std::vector<cluster_event> events; // the last ones; `when` is their age in nanoseconds
 
-  auto migrate_fields() { return std::tie(node, host, process, address, workers, state, tasks_here, tasks, events); }
+  auto migrate_fields() {
+    return std::tie(node, host, process, address, workers, state, tasks_here, tasks, events);
+  }
 };
 
 namespace detail {
@@ -81,10 +83,12 @@ inline std::vector<task_status> tasks_of(residents& all, node_id here, std::size
   }
   if (found.size() > most) {
     auto end = found.begin() + static_cast<std::ptrdiff_t>(most);
-    std::nth_element(found.begin(), end, found.end(), [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
+    std::nth_element(found.begin(), end, found.end(),
+                     [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
     found.erase(end, found.end());
   }
-  std::sort(found.begin(), found.end(), [](const task_status& a, const task_status& b) { return a.task < b.task; });
+  std::sort(found.begin(), found.end(),
+            [](const task_status& a, const task_status& b) { return a.task < b.task; });
   return found;
 }
 
@@ -107,7 +111,8 @@ inline void make_one(std::vector<node_status>& all, node_id answering) {
   auto rank = [](const task_status& each) { return std::pair(!each.arriving, each.moves); };
   for (const node_status& node : all)
     for (const task_status& task : node.tasks)
-      if (auto [found, fresh] = newest.try_emplace(task.task, &task); !fresh && rank(*found->second) < rank(task))
+      if (auto [found, fresh] = newest.try_emplace(task.task, &task);
+          !fresh && rank(*found->second) < rank(task))
         found->second = &task;
   std::vector<std::vector<task_status>> kept(all.size());
   for (std::size_t i = 0; i < all.size(); ++i)

@@ -20,7 +20,7 @@ struct task_view {
   std::string name;
   run_state state = run_state::none;
   bool pinned = false;
-  bool stopped = false; // by a signal
+  bool stopped = false;            // by a signal
   std::optional<move_phase> phase; // of the move that is asked of it or under way
   node_id target = no_node;        // of that move
   std::uint64_t moves = 0;
@@ -40,14 +40,16 @@ inline std::optional<task_view> look_at(resident& task) {
     seen.target = task.move->target;
   }
   // Its memory is not all there while it comes or goes.
-  bool laid_out = seen.state != run_state::none && (!seen.phase || *seen.phase == move_phase::asked ||
-                                                    *seen.phase == move_phase::offered || *seen.phase == move_phase::failed);
+  bool laid_out = seen.state != run_state::none &&
+                  (!seen.phase || *seen.phase == move_phase::asked || *seen.phase == move_phase::offered ||
+                   *seen.phase == move_phase::failed);
   if (laid_out && task.control != nullptr) {
     const control_block& control = *task.control;
     seen.name = control.name;
     seen.stopped = control.process.signals != nullptr && control.process.signals->stopped_by != 0;
     seen.moves = control.moves;
-    seen.bytes = control.heap.reserved_bytes() + static_cast<std::size_t>(control.stack_top() - control.suspended.stack_pointer);
+    seen.bytes = control.heap.reserved_bytes() +
+                 static_cast<std::size_t>(control.stack_top() - control.suspended.stack_pointer);
   }
   return seen;
 }
