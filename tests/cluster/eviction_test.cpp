@@ -22,6 +22,7 @@
 
 #include <migrate/cluster/agent_link.hpp>
 #include <migrate/file.hpp>
+#include <migrate/fork.hpp>
 #include <migrate/mailbox.hpp>
 #include <migrate/nodes.hpp>
 #include <migrate/process.hpp>
@@ -495,6 +496,41 @@ const migrate_test::scenario_entry agents_host{"agent's host", [] {
                                                  return 0;
                                                }};
 
+// A task on node 2 forks twice: the first copy begins on node 1, the second on a node that node 2 starts, since there is
+// no other. Nodes 4 and 5 come later, and have room for the two that must leave.
+const migrate_test::scenario_entry family{
+    "family", [] {
+      seen_events events;
+      say(migrate_test::cluster_address());
+      say(migrate_test::cluster_store());
+      events.await("joined 2");
+      auto tasks = migrate_test::run([] {
+        return std::vector{begin_on(second, "forks", [](task_id whom) {
+          auto copy = [&] {
+            if (migrate::fork()) return;
+            node_id before = this_task::node();
+            auto evicted = [] { return nodes().front() == node_id{1} && nodes().at(1) != second; };
+            while (!evicted() || (before != node_id{1} && this_task::node() == before)) this_task::yield();
+            this_task::exit(7);
+          };
+          copy();
+          copy();
+          ready(whom);
+          while (!away_from(second)) this_task::yield();
+          bool well = true;
+          for (int i = 0; i < 2; ++i) well = wait_child().exit_code() == 7 && well;
+          return std::string(well ? "ok" : "a child was lost");
+        })};
+      });
+      say(events.await("joined 3") ? "forked" : "no node was started");
+      events.await("joined 5");
+      tell_report(migrate_test::evict(second, "a test", 20s));
+      say(events.await("left 3") ? "left" : "not left");
+      say(ends_of(tasks));
+      say(all_nodes());
+      return 0;
+    }};
+
 // It has a task of its own, which stays on the first node until a line comes.
 const migrate_test::scenario_entry waiting_host{"waiting host", [] {
                                                   say(migrate_test::cluster_address());
@@ -734,6 +770,20 @@ TEST_CASE("a node stays as long as it is a task's home, and says so") {
   CHECK(node.line() == "moved 0");
   CHECK(node.wait(20s) == 0);
   cluster.say("");
+  CHECK(cluster.wait(20s) == 0);
+}
+
+TEST_CASE("nodes that an evicted node has started leave with it") {
+  program cluster({migrate_test::own_path()}, cluster_of("family", 1));
+  std::string address = cluster.line(), store = cluster.line();
+  program node = join("guest", address, store);
+  CHECK(cluster.line() == "forked");
+  program fourth = join("guest", address, store), fifth = join("guest", address, store);
+  CHECK(cluster.line() == "moved 1");
+  CHECK(cluster.line() == "left");
+  CHECK(cluster.line() == "ok ");
+  CHECK(cluster.line() == "1 4 5 ");
+  CHECK(node.wait(20s) == 0);
   CHECK(cluster.wait(20s) == 0);
 }
 
