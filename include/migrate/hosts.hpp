@@ -1,19 +1,15 @@
 // Idle hosts for this application: asked for, used while their owners are away, and given back.
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include <migrate/cluster/host_services.hpp>
-#include <migrate/error.hpp>
 #include <migrate/id.hpp>
-#include <migrate/task/this_task.hpp>
 #include <migrate/task/wait.hpp>
 
 namespace migrate {
@@ -41,23 +37,23 @@ public:
 
   template <class Rep, class Period>
   std::optional<host_event> next_event(const std::chrono::duration<Rep, Period>& limit) {
-    constexpr auto pause = std::chrono::milliseconds(20);
-    const auto end = detail::task_now() + std::chrono::ceil<std::chrono::nanoseconds>(limit);
-    for (;;) {
-      if (auto found = detail::hosts_of_node().event(next_)) return found;
-      const auto left = end - detail::task_now();
-      if (left <= left.zero()) return std::nullopt;
-      if (detail::current_task() != nullptr)
-        this_task::sleep_for(std::min<std::chrono::nanoseconds>(left, pause));
-      else
-        std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(left, pause));
-    }
+    return detail::hosts_of_node().event(
+        next_, descriptor_, detail::task_now() + std::chrono::ceil<std::chrono::nanoseconds>(limit));
   }
-  // What happens to hosts, in order, from the application's start on; none when nothing has within the limit. A task parks
-  // meanwhile, and may have moved when it returns.
+  // What happens to hosts, in order, from the application's start on; none when nothing has within the limit, which may be
+  // nothing. A task parks meanwhile, and may have moved when it returns.
+
+  int event_descriptor() {
+    if (descriptor_ < 0) descriptor_ = detail::hosts_of_node().event_descriptor();
+    return descriptor_;
+  }
+  // For poll(2) and the like in a loop of the application's own: readable while next_event() would return something at
+  // once, until that has returned none. The node closes it. On the first node only: throws migrate::error
+  // (errc::not_permitted) elsewhere.
 
 private:
   std::uint64_t next_ = 0;
+  int descriptor_ = -1;
 };
 
 } // namespace migrate

@@ -8,13 +8,17 @@ namespace migrate {
 
 namespace detail {
 
-enum class host_wish : std::uint8_t { ask, give_back, hosts, event };
+enum class host_wish : std::uint8_t { ask, give_back, hosts, event, event_descriptor };
 
 struct host_calls {
-  template <class Fill> static answer call(Fill&& fill) {
+  template <class Fill> static answer call(Fill&& fill, bool interruptible = false) {
     for (;;) {
-      called made = ask_home(family::registrar, service::hosts, fill);
+      called made = ask_home(family::registrar, service::hosts, fill, nullptr, interruptible);
       if (made.how == waited::moved) continue;
+      if (made.how == waited::interrupted) { // for a signal's handler, which runs here
+        safe_point();
+        continue;
+      }
       if (made.got.code != errc::ok)
         throw error(made.got.code, std::string(made.got.what.c_str(), made.got.what.size()));
       return std::move(made.got);
@@ -38,17 +42,29 @@ struct host_calls {
     byte_reader in(got.bytes.data(), got.bytes.size());
     return in.get<std::vector<granted_host>>();
   }
-  static std::optional<host_event> event(std::uint64_t& number) {
-    answer got = call([&](byte_writer& out) {
-      out.put(host_wish::event);
-      out.put(number);
-    });
+  static std::optional<host_event> event(std::uint64_t& number, int descriptor, steady_point until) {
+    answer got = call(
+        [&](byte_writer& out) {
+          out.put(host_wish::event);
+          out.put(number);
+          out.put(descriptor);
+          out.put(static_cast<std::int64_t>((until - task_now()).count()));
+        },
+        true);
     number = got.first;
     if (got.second == 0) return std::nullopt;
     byte_reader in(got.bytes.data(), got.bytes.size());
     return in.get<host_event>();
   }
-  static constexpr host_services table{.ask = ask, .give_back = give_back, .hosts = hosts, .event = event};
+  static int event_descriptor() {
+    answer got = call([](byte_writer& out) { out.put(host_wish::event_descriptor); });
+    return static_cast<int>(got.first);
+  }
+  static constexpr host_services table{.ask = ask,
+                                       .give_back = give_back,
+                                       .hosts = hosts,
+                                       .event = event,
+                                       .event_descriptor = event_descriptor};
 };
 
 } // namespace detail
@@ -72,12 +88,16 @@ inline void node::serve_hosts(const detail::request& asked, byte_reader& in) {
   case detail::host_wish::hosts: bytes.put(client->hosts()); break;
   case detail::host_wish::event: {
     auto number = in.get<std::uint64_t>();
-    auto found = client->event(number);
-    result.first = number;
-    result.second = found.has_value();
-    if (found) bytes.put(*found);
-    break;
+    auto descriptor = in.get<int>();
+    std::chrono::nanoseconds limit(in.get<std::int64_t>());
+    return client->event(asked, number, descriptor, limit);
   }
+  case detail::host_wish::event_descriptor:
+    if (asked.asker != detail::this_node->id_)
+      throw error(errc::not_permitted,
+                  "a descriptor for events of hosts can be had on the cluster's first node only");
+    result.first = static_cast<std::uint64_t>(client->event_descriptor());
+    break;
   }
   result.bytes = {bytes.bytes().data(), bytes.bytes().size()};
   detail::reply(asked, std::move(result));

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <string>
 
+#include <poll.h>
 #include <unistd.h>
 
 using namespace migrate_test;
@@ -39,13 +40,18 @@ const scenario_entry borrow{
         said.push_back((event->what == migrate::host_event::kind::came ? "came " : "not ") +
                        event->host.host + " " + event->reason);
         if (event->what != migrate::host_event::kind::came) return said;
+        migrate::host_pool other({.wanted = 1, .name = {}}); // which has taken nothing yet
+        pollfd ready{other.event_descriptor(), POLLIN, 0};
+        said.push_back(::poll(&ready, 1, 0) == 1 && other.next_event(0s) ? "readable" : "silent");
+        said.push_back(!other.next_event(0s) && ::poll(&ready, 1, 0) == 0 ? "taken" : "still readable");
         said.push_back(std::to_string(pool.hosts().size()));
         migrate::this_task::migrate_to(event->host.node);
         said.push_back(migrate::this_task::node() == event->host.node ? "there" : "elsewhere");
         pool.give_back(event->host.grant);
-        said.push_back(next(pool));
+        said.push_back(next(pool)); // waits away from the first node
         said.push_back(next(pool));
         said.push_back(migrate::this_task::node() == migrate::this_task::home() ? "home" : "away");
+        said.push_back(::poll(&ready, 1, 0) == 1 ? "readable" : "silent");
         said.push_back(std::to_string(pool.hosts().size()));
         return said;
       });
@@ -95,11 +101,14 @@ TEST_CASE("an application gets an idle host, runs a task there, and gives it bac
   with.emplace_back("MIGRATE_STORE", (store.path / "store").string());
   program application({own_path()}, with);
   CHECK(application.line(60s) == "came lent ");
+  CHECK(application.line() == "readable");
+  CHECK(application.line() == "taken");
   CHECK(application.line() == "1");
   CHECK(application.line() == "there");
   CHECK(application.line() == "leaving lent");
   CHECK(application.line() == "gone lent");
   CHECK(application.line() == "home");
+  CHECK(application.line() == "readable");
   CHECK(application.line() == "0");
   CHECK(application.wait(30s) == 0);
 }

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
@@ -14,12 +16,17 @@
 #include <utility>
 #include <vector>
 
+#include <sys/eventfd.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include <migrate/cluster/host_services.hpp>
 #include <migrate/error.hpp>
+#include <migrate/home/reply.hpp>
 #include <migrate/rpc/channel.hpp>
 #include <migrate/rpc/event_loop.hpp>
+#include <migrate/store/descriptor.hpp>
+#include <migrate/task/codec.hpp>
 
 namespace migrate::detail {
 
@@ -51,7 +58,14 @@ public:
   void stop() {
     database_.stop(); // the database has the agents end what is left
     try {
-      loop_.run([this] { loop_.cancel(again_); });
+      loop_.run([this] {
+        stopped_ = true;
+        loop_.cancel(again_);
+        end_waits([](const event_waiter& each) {
+          reply_event(each.asked, each.number, nullptr);
+          return true;
+        });
+      });
     } catch (const error&) { // the loop has been stopped
     }
     for (auto& [address, each] : agents_) each->link.stop();
@@ -85,12 +99,33 @@ public:
     std::lock_guard lock(mutex_);
     return hosts_;
   }
-  std::optional<host_event> event(std::uint64_t& number) const {
-    std::lock_guard lock(mutex_);
-    number = std::max(number, first_event_);
-    if (number - first_event_ >= events_.size()) return std::nullopt;
-    return events_[static_cast<std::size_t>(number++ - first_event_)];
+  void event(const request& asked, std::uint64_t number, int watched, std::chrono::nanoseconds limit) {
+    if (answer_event(asked, number, watched)) return;
+    if (limit <= limit.zero()) return reply_event(asked, number, nullptr);
+    loop_.post([this, asked, number, watched, limit] {
+      if (answer_event(asked, number, watched)) return;
+      if (stopped_) return reply_event(asked, number, nullptr);
+      if (asked.task != task_id()) // it asks again: it has moved, or its connection was lost
+        end_waits([&](const event_waiter& each) { return each.asked.task == asked.task; });
+      const std::uint64_t waiter = ++last_waiter_;
+      event_waiters_[waiter] = {asked, number, watched, loop_.after(limit, [this, waiter] {
+                                  auto late = event_waiters_.extract(waiter);
+                                  reply_event(late.mapped().asked, late.mapped().number, nullptr);
+                                })};
+    });
   }
+  // Replies with the first event from `number` on and the number after it, as soon as there is one; with none after the limit.
+
+  int event_descriptor() {
+    std::lock_guard lock(mutex_);
+    descriptor made(::eventfd(events_.empty() ? 0 : 1, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!made)
+      throw error(std::error_code(errno, std::system_category()),
+                  std::string("eventfd: ") + std::strerror(errno));
+    event_descriptors_.push_back(std::move(made));
+    return event_descriptors_.back().get();
+  }
+  // Readable from an event on until event() was called with it and found none.
 
   void node_came(std::uint64_t grant, node_id node) {
     auto found = grants_.find(grant);
@@ -109,6 +144,13 @@ private:
     std::string address, secret;
     bool asked = false; // the agent, to start a node
     bool leaving = false;
+  };
+
+  struct event_waiter {
+    request asked;
+    std::uint64_t number = 0;
+    int watched = -1;
+    event_loop::timer limit;
   };
 
   struct agent final : channel_handler {
@@ -281,6 +323,43 @@ private:
     }
   }
 
+  bool answer_event(const request& asked, std::uint64_t number, int watched) {
+    host_event found;
+    {
+      std::lock_guard lock(mutex_);
+      number = std::max(number, first_event_);
+      if (number - first_event_ >= events_.size()) {
+        std::uint64_t count = 0;
+        for (const auto& each : event_descriptors_)
+          if (each.get() == watched && ::read(watched, &count, sizeof count) < 0 && errno != EAGAIN)
+            throw error(std::error_code(errno, std::system_category()),
+                        std::string("eventfd: ") + std::strerror(errno));
+        return false;
+      }
+      found = events_[static_cast<std::size_t>(number++ - first_event_)];
+    }
+    reply_event(asked, number, &found);
+    return true;
+  }
+  template <class F> void end_waits(F&& suits) {
+    for (auto at = event_waiters_.begin(); at != event_waiters_.end();)
+      if (suits(at->second)) {
+        loop_.cancel(at->second.limit);
+        at = event_waiters_.erase(at);
+      } else {
+        ++at;
+      }
+  }
+  static void reply_event(const request& asked, std::uint64_t number, const host_event* found) {
+    answer result;
+    byte_writer bytes;
+    result.first = number;
+    result.second = found != nullptr;
+    if (found != nullptr) bytes.put(*found);
+    result.bytes = {bytes.bytes().data(), bytes.bytes().size()};
+    reply(asked, std::move(result));
+  }
+
   void leave(lent& which, const std::string& reason, std::uint32_t left) {
     if (std::exchange(which.leaving, true)) return;
     say(host_event::kind::leaving, which, reason, left);
@@ -296,14 +375,18 @@ private:
   void say(host_event::kind what, const lent& which, const std::string& reason, std::uint32_t left = 0) {
     constexpr std::size_t most = 4096;
     if (what == host_event::kind::came) pause_ = std::chrono::milliseconds(500);
-    std::lock_guard lock(mutex_);
-    if (events_.size() == most) {
-      events_.pop_front();
-      ++first_event_;
+    {
+      std::lock_guard lock(mutex_);
+      if (events_.size() == most) {
+        events_.pop_front();
+        ++first_event_;
+      }
+      events_.push_back({what, which.what, reason, left});
+      std::erase_if(hosts_, [&](const granted_host& each) { return each.grant == which.what.grant; });
+      if (what == host_event::kind::came) hosts_.push_back(which.what);
+      for (const auto& each : event_descriptors_) ::eventfd_write(each.get(), 1);
     }
-    events_.push_back({what, which.what, reason, left});
-    std::erase_if(hosts_, [&](const granted_host& each) { return each.grant == which.what.grant; });
-    if (what == host_event::kind::came) hosts_.push_back(which.what);
+    end_waits([&](const event_waiter& each) { return answer_event(each.asked, each.number, each.watched); });
   }
 
   event_loop& loop_;
@@ -321,11 +404,15 @@ private:
   bool held_back_ = false; // asks for no more than it has
   event_loop::timer again_;
   std::chrono::milliseconds pause_{500};
+  std::map<std::uint64_t, event_waiter> event_waiters_;
+  std::uint64_t last_waiter_ = 0;
+  bool stopped_ = false;
 
   mutable std::mutex mutex_;
-  std::vector<granted_host> hosts_; // under mutex_
-  std::deque<host_event> events_;   // under mutex_
-  std::uint64_t first_event_ = 0;   // under mutex_
+  std::vector<granted_host> hosts_;           // under mutex_
+  std::deque<host_event> events_;             // under mutex_
+  std::uint64_t first_event_ = 0;             // under mutex_
+  std::vector<descriptor> event_descriptors_; // under mutex_
 };
 
 } // namespace migrate::detail

@@ -10,6 +10,7 @@
 #include <migrate/error.hpp>
 #include <migrate/id.hpp>
 #include <migrate/task/codec.hpp>
+#include <migrate/task/services.hpp>
 
 namespace migrate {
 
@@ -52,8 +53,9 @@ struct host_services {
   void (*ask)(const host_request& what, bool only_how_many);
   void (*give_back)(std::uint64_t grant);
   std::vector<granted_host> (*hosts)();
-  std::optional<host_event> (*event)(
-      std::uint64_t& number); // the first from that number on, which follows it then
+  std::optional<host_event> (*event)(std::uint64_t& number, int descriptor, steady_point until);
+  // Waits for the first from that number on, which follows it then. `descriptor`: that none is left is noted there.
+  int (*event_descriptor)();
 };
 // Each asks the cluster's first node, and throws migrate::error when that has no host database.
 
