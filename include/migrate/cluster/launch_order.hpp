@@ -125,9 +125,10 @@ inline std::optional<launch_order> decode_order(std::string bytes) {
   made.limits.memory_bytes = in.number();
   made.limits.scratch_bytes = in.number();
   made.limits.processes = static_cast<unsigned>(in.number());
-  made.limits.nice = static_cast<int>(in.number()) - 20;
+  std::uint64_t nice = in.number();
+  made.limits.nice = static_cast<int>(nice & 0x3f) - 20;
   made.limits.idle_only = in.number() != 0;
-  return in.good() && address ? std::optional(std::move(made)) : std::nullopt;
+  return in.good() && address && nice < 40 ? std::optional(std::move(made)) : std::nullopt;
 }
 
 inline std::string encode(const warden_report& report) {

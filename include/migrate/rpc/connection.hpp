@@ -18,7 +18,6 @@
 #include <vector>
 
 #include <capnp/message.h>
-#include <capnp/serialize.h>
 #include <kj/async-io.h>
 
 #include <fcntl.h>
@@ -32,6 +31,7 @@
 #include <migrate/memory/current_heap.hpp>
 #include <migrate/rpc/event_loop.hpp>
 #include <migrate/rpc/frame.hpp>
+#include <migrate/rpc/message_frame.hpp>
 #include <migrate/rpc/protocol.capnp.h>
 
 namespace migrate {
@@ -627,27 +627,11 @@ inline bool connection::parse() {
     const auto* start = reinterpret_cast<const std::byte*>(buffer_.get()) + begin_;
     detail::frame_header header;
     std::memcpy(&header, start, sizeof header);
-    auto refuse = [&](const std::string& what) {
-      finish(error(errc::protocol, peer_ + " sent " + what + "; the connection is closed"));
+    if (std::string wrong = detail::what_is_wrong(header, limits_.message_words, limits_.attachment_bytes); !wrong.empty()) {
+      finish(error(errc::protocol, peer_ + " sent " + wrong + "; the connection is closed"));
       return false;
-    };
-    if (header.magic != detail::frame_magic)
-      return refuse("bytes that do not begin a message of this protocol (" + std::to_string(header.magic) +
-                    " for " + std::to_string(detail::frame_magic) +
-                    "), so it is not a node, or of another version");
-    if (header.kind < 1 || header.kind > 4 || header.reserved != 0 || header.zero != 0)
-      return refuse("a frame of unknown kind " + std::to_string(header.kind));
-    bool is_message = header.kind == static_cast<std::uint16_t>(detail::frame_kind::message);
-    if (header.words > limits_.message_words)
-      return refuse("a message of " + std::to_string(std::uint64_t{header.words} * 8) +
-                    " bytes, the limit is " + std::to_string(limits_.message_words * 8));
-    if (header.attachment > limits_.attachment_bytes)
-      return refuse("an attachment of " + std::to_string(header.attachment) + " bytes, the limit is " +
-                    std::to_string(limits_.attachment_bytes));
-    if (is_message ? header.words == 0 : (header.words != 0 || header.attachment != 0))
-      return refuse("a frame of kind " + std::to_string(header.kind) + " with a wrong length");
-    std::size_t total = detail::frame_header_size + std::size_t{header.words} * 8 +
-                        detail::padded(static_cast<std::size_t>(header.attachment));
+    }
+    std::size_t total = detail::frame_bytes(header);
     if (end_ - begin_ < total) {
       if (capacity_ - begin_ < total) make_room(total);
       return true;
@@ -674,14 +658,9 @@ inline bool connection::dispatch(const detail::frame_header& header, const std::
   case detail::frame_kind::message: break;
   }
   try {
-    capnp::ReaderOptions options;
-    options.traversalLimitInWords = std::max<std::uint64_t>(std::uint64_t{header.words} * 8, 64 * 1024);
-    capnp::FlatArrayMessageReader reader(
-        kj::arrayPtr(reinterpret_cast<const capnp::word*>(body), header.words), options);
-    auto root = reader.getRoot<protocol::Message>();
-    handler_->on_message(*this, root,
-                         kj::arrayPtr(reinterpret_cast<const kj::byte*>(body) + std::size_t{header.words} * 8,
-                                      static_cast<std::size_t>(header.attachment)));
+    detail::read_frame(header, body, [&](protocol::Message::Reader message, kj::ArrayPtr<const kj::byte> attachment) {
+      handler_->on_message(*this, message, attachment);
+    });
   } catch (const kj::Exception& exception) {
     finish(error(errc::protocol, peer_ + " sent a malformed message (" + exception.getDescription().cStr() +
                                      "); the connection is closed"));

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace migrate::detail {
 
@@ -30,5 +31,29 @@ inline constexpr std::uint32_t frame_magic = 0x3172'676d; // "mgr1"
 inline constexpr std::size_t frame_header_size = sizeof(frame_header);
 
 constexpr std::size_t padded(std::size_t bytes) noexcept { return (bytes + 7) & ~std::size_t{7}; }
+
+inline std::string what_is_wrong(const frame_header& header, std::size_t most_words, std::size_t most_attached) {
+  // With a header from a stream, as the object of "the peer sent"; empty: nothing is.
+  if (header.magic != frame_magic)
+    return "bytes that do not begin a message of this protocol (" + std::to_string(header.magic) + " for " +
+           std::to_string(frame_magic) + "), so it is not a node, or of another version";
+  if (header.kind < 1 || header.kind > 4 || header.reserved != 0 || header.zero != 0)
+    return "a frame of unknown kind " + std::to_string(header.kind);
+  if (header.words > most_words)
+    return "a message of " + std::to_string(std::uint64_t{header.words} * 8) + " bytes, the limit is " +
+           std::to_string(most_words * 8);
+  if (header.attachment > most_attached)
+    return "an attachment of " + std::to_string(header.attachment) + " bytes, the limit is " +
+           std::to_string(most_attached);
+  bool is_message = header.kind == static_cast<std::uint16_t>(frame_kind::message);
+  if (is_message ? header.words == 0 : (header.words != 0 || header.attachment != 0))
+    return "a frame of kind " + std::to_string(header.kind) + " with a wrong length";
+  return {};
+}
+
+constexpr std::size_t frame_bytes(const frame_header& header) noexcept {
+  return frame_header_size + std::size_t{header.words} * 8 + padded(static_cast<std::size_t>(header.attachment));
+}
+// Of the whole frame, when nothing is wrong with its header.
 
 } // namespace migrate::detail

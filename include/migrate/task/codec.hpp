@@ -92,7 +92,7 @@ template <class K, class V> struct without_const_key<std::pair<const K, V>> {
 
 template <class T>
 inline constexpr bool copied_bytewise = std::is_trivially_copyable_v<T> && !has_fields<T> &&
-                                        !std::is_reference_v<T>;
+                                        !std::is_reference_v<T> && !std::is_same_v<T, bool>;
 
 } // namespace detail
 
@@ -102,6 +102,15 @@ template <class T> struct codec<T, std::enable_if_t<detail::copied_bytewise<T>>>
     alignas(T) std::byte storage[sizeof(T)];
     in.get(storage, sizeof storage);
     return *std::launder(reinterpret_cast<T*>(storage));
+  }
+};
+
+template <> struct codec<bool> {
+  static void encode(byte_writer& out, bool value) { out.put(&value, sizeof value); }
+  static bool decode(byte_reader& in) {
+    auto byte = in.get<std::uint8_t>();
+    if (byte > 1) throw error(errc::protocol, "a truth value's byte is neither of the two");
+    return byte != 0;
   }
 };
 

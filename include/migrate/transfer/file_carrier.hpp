@@ -22,6 +22,7 @@
 #include <migrate/task/control_block.hpp>
 #include <migrate/task/services.hpp>
 #include <migrate/transfer/move_order.hpp>
+#include <migrate/transfer/reopening.hpp>
 
 namespace migrate::detail::file_carrying {
 
@@ -92,20 +93,12 @@ inline void write_for_reopening(const open_file& file, task_id task, std::vector
     nameless.push_back(status.st_ino);
     hidden = keep_bytes(file, file.kernel, status.st_size, task);
   }
-  off_t at = ::lseek(file.kernel, 0, SEEK_CUR);
-  out.put(std::uint64_t{status.st_ino});
-  out.put(static_cast<std::uint32_t>(status.st_mode));
-  out.put(std::int64_t{at});
-  out.put(static_cast<std::int32_t>(::fcntl(file.kernel, F_GETFL)));
-  out.put(hidden);
+  out.put(reopening{status.st_ino, status.st_mode, ::lseek(file.kernel, 0, SEEK_CUR), ::fcntl(file.kernel, F_GETFL),
+                    std::move(hidden)});
 }
 
 inline int open_again(const open_file& file, byte_reader& in) {
-  auto inode = in.get<std::uint64_t>();
-  auto mode = in.get<std::uint32_t>();
-  auto at = in.get<std::int64_t>();
-  auto flags = in.get<std::int32_t>();
-  auto hidden = in.get<std::string>();
+  auto [inode, mode, at, flags, hidden] = in.get<reopening>();
   const std::string& path = hidden.empty() ? file.path : hidden;
   descriptor made(::open(path.c_str(), (flags & ~flags_at_opening) | O_CLOEXEC | O_NOCTTY));
   if (!made) throw error(errc::move_refused, system_failure(file, "it cannot be opened there: " + system_message(errno)));

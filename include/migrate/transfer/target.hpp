@@ -2,6 +2,7 @@
 #pragma once
 
 #include <migrate/transfer/engine.hpp>
+#include <migrate/transfer/offer_reader.hpp>
 
 namespace migrate::detail {
 
@@ -10,22 +11,7 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
   task_id id(message.getTask());
   std::uint64_t epoch = message.getEpoch();
   fault_point("target.offered");
-  auto incoming = std::make_unique<arrival>();
-  incoming->source = source;
-  incoming->epoch = epoch;
-  incoming->region = region_number::from_bits(message.getRegion());
-  incoming->control = message.getControl();
-  incoming->clock = message.getClock();
-  incoming->original = task_id(message.getOriginal());
-  incoming->boot = {message.getBoot().getHigh(), message.getBoot().getLow()};
-  auto manifest = message.getManifest();
-  incoming->manifest.assign(reinterpret_cast<const std::byte*>(manifest.begin()),
-                            reinterpret_cast<const std::byte*>(manifest.end()));
-  for (auto range : message.getPages())
-    incoming->pages.push_back({reinterpret_cast<char*>(range.getAddress()), std::size_t{range.getCount()} * page_size});
-  incoming->bundle = message.getBundle();
-  incoming->bytes.assign(reinterpret_cast<const std::byte*>(attachment.begin()),
-                         reinterpret_cast<const std::byte*>(attachment.end()));
+  std::unique_ptr<arrival> incoming = read_offer(source, message, attachment);
   if (resident* there = with_.home.find_here(id)) {
     bool gone = false; // between our look and now
     bool runs = false;
@@ -110,17 +96,8 @@ inline void transfer_engine::lay_out(resident& task) {
   std::uint64_t epoch = task.move->epoch;
   bool opened = false;
   try {
-    std::size_t pages = 0;
-    for (const page_range& range : from.pages) pages += range.bytes;
-    if (!from.region.valid() || from.bundle > from.bytes.size() || pages != from.bytes.size() - from.bundle)
-      throw error(errc::protocol, "the offer's lengths do not agree");
+    check_offer(from);
     char* base = from.region.base();
-    std::size_t size = from.region.size();
-    auto inside = [&](const char* address, std::size_t bytes) {
-      return address >= base && bytes <= size && static_cast<std::size_t>(address - base) <= size - bytes;
-    };
-    if (!inside(reinterpret_cast<char*>(from.control), sizeof(control_block)) || from.control % 64 != 0)
-      throw error(errc::protocol, "the offer's control block lies outside its region");
     if (std::optional<char*> garbage = with_.vacated.reopen(from.region))
       from.garbage_end = *garbage;
     else if (!with_.home.open_region(from.region))
@@ -134,14 +111,9 @@ inline void transfer_engine::lay_out(resident& task) {
         throw error(errc::image_foreign, "the offer's image is of task " + to_string(newest.task()));
       with_.images->resume_into(newest, base);
     }
-    const std::byte* next = from.bytes.data() + from.bundle;
-    for (const page_range& range : from.pages) {
-      if (!inside(range.address, range.bytes) || reinterpret_cast<std::uintptr_t>(range.address) % page_size != 0 ||
-          range.address == base)
-        throw error(errc::protocol, "the offer has pages outside its region");
-      std::memcpy(range.address, next, range.bytes);
-      next += range.bytes;
-    }
+    for_each_range(from, [](const page_range& range, const std::byte* bytes) {
+      std::memcpy(range.address, bytes, range.bytes);
+    });
     task.control = reinterpret_cast<control_block*>(from.control);
     bool copied = static_cast<bool>(from.original);
     if (copied && task.control->id == from.original) become_copy(*task.control, id);

@@ -1,0 +1,150 @@
+// What nodes, agents and host databases read from their connections: frames, and every field of every message in them.
+#include "fuzz.hpp"
+
+#include <migrate/rpc/frame.hpp>
+#include <migrate/rpc/hosts.capnp.h>
+#include <migrate/rpc/identity.hpp>
+#include <migrate/rpc/message_frame.hpp>
+#include <migrate/transfer/offer_reader.hpp>
+
+#include <capnp/pretty-print.h>
+#include <kj/string-tree.h>
+
+using namespace migrate;
+
+namespace {
+
+constexpr std::size_t most_words = 1 << 12, most_attached = 1 << 14;
+
+const identity& own_identity() {
+  static const identity mine = identity::of_this_process({1, 2});
+  return mine;
+}
+
+void take(protocol::Message::Reader message, kj::ArrayPtr<const kj::byte> attachment) {
+  static_cast<void>(message.toString().flatten()); // visits everything
+  switch (message.which()) {
+  case protocol::Message::HELLO:
+    static_cast<void>(first_difference(own_identity(), identity::read(message.getHello().getIdentity())));
+    return;
+  case protocol::Message::OFFER: {
+    auto offered = detail::read_offer(node_id(7), message.getOffer(), attachment);
+    detail::check_offer(*offered);
+    std::size_t sum = 0;
+    detail::for_each_range(*offered, [&](const page_range& range, const std::byte* bytes) {
+      for (std::size_t i = 0; i < range.bytes; i += 512) sum += static_cast<std::size_t>(bytes[i]);
+      if (!offered->region.valid() || range.address <= offered->region.base()) std::abort();
+    });
+    volatile std::size_t seen = sum;
+    static_cast<void>(seen);
+    return;
+  }
+  case protocol::Message::HOST:
+    static_cast<void>(message.getHost().getAs<protocol::HostMessage>().toString().flatten());
+    return;
+  default: return;
+  }
+}
+
+bool read_stream(std::span<const std::uint8_t> bytes) {
+  // As a connection does, with the bytes where it has them: in words of eight.
+  std::vector<std::uint64_t> buffer((bytes.size() + 7) / 8);
+  if (bytes.empty()) return true;
+  std::memcpy(buffer.data(), bytes.data(), bytes.size());
+  const auto* at = reinterpret_cast<const std::byte*>(buffer.data());
+  for (std::size_t left = bytes.size(); left > 0;) {
+    detail::frame_header header;
+    if (left < sizeof header) return false;
+    std::memcpy(&header, at, sizeof header);
+    if (!detail::what_is_wrong(header, most_words, most_attached).empty()) return false;
+    std::size_t whole = detail::frame_bytes(header);
+    if (left < whole) return false;
+    if (header.kind == static_cast<std::uint16_t>(detail::frame_kind::message))
+      detail::read_frame(header, at + sizeof header, take);
+    at += whole;
+    left -= whole;
+  }
+  return true;
+}
+
+template <class Fill> void add_frame(migrate_fuzz::input& to, std::size_t attached, Fill&& fill) {
+  capnp::MallocMessageBuilder message;
+  fill(message.initRoot<protocol::Message>());
+  kj::Array<capnp::word> words = capnp::messageToFlatArray(message);
+  detail::frame_header header{
+      detail::frame_magic, 1, 0, static_cast<std::uint32_t>(words.size()), 0, attached};
+  migrate_fuzz::append(to, &header, sizeof header);
+  migrate_fuzz::append(to, words.asBytes().begin(), words.asBytes().size());
+  to.resize(to.size() + detail::padded(attached), 0x5a);
+}
+
+} // namespace
+
+std::vector<migrate_fuzz::input> migrate_fuzz::seeds() {
+  std::vector<input> all;
+  auto one = [&](std::size_t attached, auto&& fill) { add_frame(all.emplace_back(), attached, fill); };
+  one(0, [](protocol::Message::Builder out) {
+    auto hello = out.initHello();
+    hello.setNode(3);
+    hello.setIncarnation(99);
+    hello.setAddress("127.0.0.1:7000");
+    own_identity().write(hello.initIdentity());
+  });
+  one(16 + detail::page_size, [](protocol::Message::Builder out) {
+    detail::region_number region(region_class::small, 3);
+    auto offer = out.initOffer();
+    offer.setTask(task_id(node_id(1), 5, 0).bits());
+    offer.setEpoch(4);
+    offer.setRegion(region.bits());
+    offer.setControl(region.address() + 8 * detail::page_size);
+    offer.setBundle(16);
+    auto pages = offer.initPages(1);
+    pages[0].setAddress(region.address() + 2 * detail::page_size);
+    pages[0].setCount(1);
+  });
+  one(24, [](protocol::Message::Builder out) {
+    auto answer = out.initAnswer();
+    answer.setCall(6);
+    answer.setWhat("nothing");
+  });
+  one(0, [](protocol::Message::Builder out) {
+    auto welcome = out.initWelcome();
+    welcome.initMembers(2)[1].setAddress("127.0.0.1:1");
+    welcome.initRanges(4);
+  });
+  one(8, [](protocol::Message::Builder out) { out.initMail().setSequence(8); });
+  one(48, [](protocol::Message::Builder out) { out.initSignal().setNumber(1); });
+  one(9, [](protocol::Message::Builder out) { out.initRequest().setService(2); });
+  one(0, [](protocol::Message::Builder out) { out.initLoads().initLoads(3)[0].setSpeed(1); });
+  one(0, [](protocol::Message::Builder out) { out.initMove().setTarget(2); });
+  one(0, [](protocol::Message::Builder out) { out.initRefusal().setWhat("no"); });
+  one(0, [](protocol::Message::Builder out) { out.initEnded().setStatus(256); });
+  auto host = [&](auto&& fill) {
+    one(0, [&](protocol::Message::Builder out) { fill(out.initHost().initAs<protocol::HostMessage>()); });
+  };
+  host([](protocol::HostMessage::Builder out) { out.initAsk().setWanted(3); });
+  host([](protocol::HostMessage::Builder out) { out.initState().setReason("busy"); });
+  host([](protocol::HostMessage::Builder out) {
+    auto launch = out.initLaunch();
+    launch.setPath("/bin/true");
+    launch.initArguments(2).set(1, "x");
+  });
+  host([](protocol::HostMessage::Builder out) { out.initRegister().initGrants(2)[0].setHost("castor"); });
+  // Several in a row, with a ping between.
+  input row = all[0];
+  detail::frame_header ping{detail::frame_magic, 2, 0, 0, 0, 0};
+  append(row, &ping, sizeof ping);
+  append(row, all[1].data(), all[1].size());
+  all.push_back(row);
+  return all;
+}
+
+bool migrate_fuzz::feed(std::span<const std::uint8_t> bytes) {
+  try {
+    return read_stream(bytes);
+  } catch (const kj::Exception&) {
+    return false;
+  } catch (const error&) {
+    return false;
+  }
+}
