@@ -1,6 +1,7 @@
 // Who is asked: programs, agents and databases of this user on this host, and those whose addresses were given.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -81,7 +82,12 @@ public:
       auto left =
           std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
       try {
-        found.push_back({address, each->client.wait_open(std::max(left, 1ms))});
+        auto over = each->client.wait_open(std::max(left, 1ms));
+        auto same = [&](const answerer& other) { // found by its socket, and named by its address
+          const migrate::channel_party &a = other.over->peer(), &b = over->peer();
+          return a.role == b.role && a.process == b.process && a.host == b.host;
+        };
+        if (std::none_of(found.begin(), found.end(), same)) found.push_back({address, std::move(over)});
       } catch (const migrate::error& problem) {
         if (ended(address)) {
           remove(address);

@@ -85,6 +85,9 @@ public:
   void kill(unsigned host) const { said({"kill", name_, std::to_string(host)}); }
   // Ends all processes there, as when the machine loses its power.
 
+  void loosen(unsigned host) const { said({"loosen", name_, std::to_string(host)}); }
+  // Its processor is limited no more.
+
   void unplug(unsigned host) const { said({"unplug", name_, std::to_string(host)}); }
   void plug(unsigned host) const { said({"plug", name_, std::to_string(host)}); }
 
