@@ -107,7 +107,7 @@ run_stage() {
 for stage; do
   case $stage in
     gcc)
-      run_stage gcc 'all all_verify_interface_header_sets' '^none$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++
+      run_stage gcc all '^none$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++
       ;;
     clang)
       run_stage clang all '^(package|nobody)$' -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \

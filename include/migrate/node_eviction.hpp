@@ -38,9 +38,9 @@ inline void node::serve() {
 }
 
 inline void node::tell(node_id whom, const cluster_event& event) {
-  detail::tell_service(whom, detail::service::cluster, [&](byte_writer& out) {
-    out.put(detail::cluster_wish::notice);
-    out.put(event);
+  detail::tell_service(whom, detail::service::cluster, [&](byte_writer& into) {
+    into.put(detail::cluster_wish::notice);
+    into.put(event);
   });
 }
 
@@ -54,22 +54,22 @@ inline void node::on_notice(cluster_event&& event) {
   events_.add(std::move(event));
 }
 
-inline void node::serve_cluster(const detail::request& asked, byte_reader& in) {
+inline void node::serve_cluster(const detail::request& asked, byte_reader& from) {
   node& here = *detail::this_node;
-  switch (in.get<detail::cluster_wish>()) {
-  case detail::cluster_wish::notice: here.on_notice(in.get<cluster_event>()); return;
+  switch (from.get<detail::cluster_wish>()) {
+  case detail::cluster_wish::notice: here.on_notice(from.get<cluster_event>()); return;
   case detail::cluster_wish::stay:
     here.stay();
     detail::reply(asked, {});
     return;
   case detail::cluster_wish::status: {
-    auto most = in.get<std::uint64_t>();
+    auto most = from.get<std::uint64_t>();
     detail::reply_with(asked, here.own_status(static_cast<std::size_t>(most)));
     return;
   }
   case detail::cluster_wish::evict: {
-    auto reason = in.get<std::string>();
-    std::chrono::milliseconds within(in.get<std::int64_t>());
+    auto reason = from.get<std::string>();
+    std::chrono::milliseconds within(from.get<std::int64_t>());
     here.evict_in_background(std::move(reason), within, [asked](const eviction_report& how) {
       detail::reply_with(asked, how);
       return false;
@@ -128,7 +128,7 @@ inline void node::on_link_message(detail::agent_link& from, protocol::HostMessag
   std::chrono::milliseconds within(message.getEvict().getMilliseconds() * 9ull / 10);
   evict_in_background(std::move(reason), within,
                       [this, link = from.shared_from_this()](const eviction_report&) {
-                        link->send([](protocol::HostMessage::Builder out) { out.setEvicted(); });
+                        link->send([](protocol::HostMessage::Builder into) { into.setEvicted(); });
                         children_->kill_all();
                         return true;
                       });
@@ -151,10 +151,10 @@ inline eviction_report node::evict(const std::string& reason, std::chrono::milli
 inline eviction_report node::evict(node_id which, const std::string& reason,
                                    std::chrono::milliseconds within) {
   if (which == id_) return evict(reason, within);
-  detail::called made = detail::ask_home(which, detail::service::cluster, [&](byte_writer& out) {
-    out.put(detail::cluster_wish::evict);
-    out.put(reason);
-    out.put(std::int64_t{within.count()});
+  detail::called made = detail::ask_home(which, detail::service::cluster, [&](byte_writer& into) {
+    into.put(detail::cluster_wish::evict);
+    into.put(reason);
+    into.put(std::int64_t{within.count()});
   });
   if (made.got.code != errc::ok)
     throw error(made.got.code, "evicting node " + to_string(which) + ": " + made.got.what);
@@ -165,7 +165,7 @@ inline eviction_report node::evict(node_id which, const std::string& reason,
 inline void node::stay(node_id which) {
   if (which == id_) return stay();
   detail::called made = detail::ask_home(which, detail::service::cluster,
-                                         [&](byte_writer& out) { out.put(detail::cluster_wish::stay); });
+                                         [&](byte_writer& into) { into.put(detail::cluster_wish::stay); });
   if (made.got.code != errc::ok)
     throw error(made.got.code, "asking node " + to_string(which) + " to stay: " + made.got.what);
 }

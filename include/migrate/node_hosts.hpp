@@ -71,25 +71,25 @@ struct host_calls {
 
 inline const detail::host_services* node::host_table() noexcept { return &detail::host_calls::table; }
 
-inline void node::serve_hosts(const detail::request& asked, byte_reader& in) {
+inline void node::serve_hosts(const detail::request& asked, byte_reader& from) {
   detail::host_client* client = detail::this_node->host_client_.get();
   if (client == nullptr)
     throw error(errc::no_such_node,
                 "this cluster has no host database: start its first node with --migrate-hosts=ADDRESS");
   detail::answer result;
   byte_writer bytes;
-  switch (in.get<detail::host_wish>()) {
+  switch (from.get<detail::host_wish>()) {
   case detail::host_wish::ask: {
-    auto what = in.get<host_request>();
-    client->ask(what, in.get<bool>());
+    auto what = from.get<host_request>();
+    client->ask(what, from.get<bool>());
     break;
   }
-  case detail::host_wish::give_back: client->give_back(in.get<std::uint64_t>()); break;
+  case detail::host_wish::give_back: client->give_back(from.get<std::uint64_t>()); break;
   case detail::host_wish::hosts: bytes.put(client->hosts()); break;
   case detail::host_wish::event: {
-    auto number = in.get<std::uint64_t>();
-    auto descriptor = in.get<int>();
-    std::chrono::nanoseconds limit(in.get<std::int64_t>());
+    auto number = from.get<std::uint64_t>();
+    auto descriptor = from.get<int>();
+    std::chrono::nanoseconds limit(from.get<std::int64_t>());
     return client->event(asked, number, descriptor, limit);
   }
   case detail::host_wish::event_descriptor:

@@ -635,7 +635,7 @@ inline void node::on_welcome(protocol::Welcome::Reader message) {
   }
   if (options_.grant != 0)
     detail::send_message(*network_, detail::family::registrar,
-                         [&](protocol::Message::Builder out) { out.setForGrant(options_.grant); });
+                         [&](protocol::Message::Builder into) { into.setForGrant(options_.grant); });
   state_changed_.notify_all();
 }
 

@@ -26,9 +26,9 @@ inline std::vector<node_status> node::status(std::chrono::milliseconds within,
   auto got = detail::ask_all(
       others,
       [](node_id whom, std::uint64_t call) {
-        detail::request_home(whom, detail::service::cluster, call, [](byte_writer& out) {
-          out.put(detail::cluster_wish::status);
-          out.put(std::uint64_t{detail::most_listed});
+        detail::request_home(whom, detail::service::cluster, call, [](byte_writer& into) {
+          into.put(detail::cluster_wish::status);
+          into.put(std::uint64_t{detail::most_listed});
         });
       },
       std::chrono::steady_clock::now() + within, give_up);
@@ -36,8 +36,8 @@ inline std::vector<node_status> node::status(std::chrono::milliseconds within,
   for (std::size_t i = 0; i < others.size(); ++i) {
     node_status each;
     if (got[i] && got[i]->code == errc::ok) {
-      byte_reader in(got[i]->bytes.data(), got[i]->bytes.size());
-      each = in.get<node_status>();
+      byte_reader from(got[i]->bytes.data(), got[i]->bytes.size());
+      each = from.get<node_status>();
     } else {
       each.node = others[i];
       each.address = network_->address_of(others[i]);

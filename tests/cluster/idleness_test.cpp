@@ -383,7 +383,7 @@ TEST_CASE("the load: lent below Sprite's first limits, until it is above the sec
   host_load load(2);
   clock::time_point now(1h);
   auto sample = [&](double average, unsigned running, unsigned foreign) {
-    load.sample(now, run_queue{{average, average, average}, running}, foreign);
+    load.sample(now, loadavg{{average, average, average}, running}, foreign);
     now += 5s;
   };
   auto hold = [&](unsigned running, unsigned foreign, std::chrono::seconds time) {
@@ -409,13 +409,13 @@ TEST_CASE("the load: lent below Sprite's first limits, until it is above the sec
 TEST_CASE("the load of borrowers' programs is not the owner's") {
   host_load load(1);
   std::chrono::steady_clock::time_point now(1h);
-  load.sample(now, run_queue{{4, 4, 4}, 5}, 4);
+  load.sample(now, loadavg{{4, 4, 4}, 5}, 4);
   CHECK(load.accepts());
-  for (int i = 0; i < 1000; ++i) load.sample(now += 5s, run_queue{{4, 4, 4}, 5}, 4);
+  for (int i = 0; i < 1000; ++i) load.sample(now += 5s, loadavg{{4, 4, 4}, 5}, 4);
   CHECK(load.accepts());
   CHECK(load.averages()[0] == Approx(0).margin(0.001));
   CHECK(load.foreign() == 4);
-  load.sample(now += 5s, run_queue{{4, 4, 4}, 2}, 4); // read at another instant
+  load.sample(now += 5s, loadavg{{4, 4, 4}, 2}, 4); // read at another instant
   CHECK(load.averages()[0] >= 0);
 }
 
@@ -426,12 +426,12 @@ TEST_CASE("a load that cannot be read or makes no sense lends nothing") {
   for (const char* text : {"", "nonsense", "-1 0 0 1/3 7", "nan 0 0 1/3 7", "1e300 0 0 1/3 7"}) {
     INFO(text);
     machine::write(here.proc() + "/loadavg", text);
-    CHECK_FALSE(read_run_queue(here.proc()));
-    load.sample(now, read_run_queue(here.proc()), 0);
+    CHECK_FALSE(read_loadavg(here.proc()));
+    load.sample(now, read_loadavg(here.proc()), 0);
     CHECK_FALSE(load.accepts());
   }
   machine::write(here.proc() + "/loadavg", "0.20 0.18 0.12 3/80 11206\n");
-  auto read = read_run_queue(here.proc());
+  auto read = read_loadavg(here.proc());
   REQUIRE(read);
   CHECK(read->averages[2] == 0.12);
   CHECK(read->running == 3);

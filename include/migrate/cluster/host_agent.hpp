@@ -162,7 +162,7 @@ private:
   void hear_caller(channel& from, protocol::HostMessage::Reader message);
   void caller_gone(channel& from);
   void tell_status(channel& to, std::uint64_t call);
-  void write_state(protocol::HostState::Builder out) const;
+  void write_state(protocol::HostState::Builder into) const;
 
   // Grants.
   void reserve(protocol::Reservation::Reader message);

@@ -141,8 +141,8 @@ inline void host_agent::take_reports(std::uint64_t number) noexcept {
       if (which->at == stage::starting) which->at = stage::running;
       note(name + " runs process " + std::to_string(said->process), said->text);
       if (which->asker && which->call != 0)
-        which->asker->answer(std::exchange(which->call, 0), [&](protocol::HostMessage::Builder out) {
-          out.initLaunched().setProcess(static_cast<std::uint32_t>(said->process));
+        which->asker->answer(std::exchange(which->call, 0), [&](protocol::HostMessage::Builder into) {
+          into.initLaunched().setProcess(static_cast<std::uint32_t>(said->process));
         });
     } else if (said->what == kind::stuck) {
       note(name + " does not die", said->text);
@@ -202,8 +202,8 @@ inline void host_agent::end(grant& which, std::chrono::milliseconds limit, const
   which.at = stage::ending;
   if (first) note("grant " + std::to_string(which.number) + " is evicted", reason);
   if (first && which.link && limit.count() > 0)
-    which.link->send([&](protocol::HostMessage::Builder out) {
-      auto eviction = out.initEvict();
+    which.link->send([&](protocol::HostMessage::Builder into) {
+      auto eviction = into.initEvict();
       eviction.setMilliseconds(static_cast<std::uint32_t>(limit.count()));
       eviction.setReason(reason.c_str());
     });
@@ -215,8 +215,8 @@ inline void host_agent::take_back(grant& which, std::chrono::milliseconds limit,
   if (which.gone || which.at == stage::ending) return;
   auto to = registered_ ? database_.current() : nullptr;
   if (to)
-    to->send([&](protocol::HostMessage::Builder out) {
-      auto revoked = out.initRevoked();
+    to->send([&](protocol::HostMessage::Builder into) {
+      auto revoked = into.initRevoked();
       revoked.setGrant(which.number);
       revoked.setReason(reason.c_str());
       revoked.setMilliseconds(static_cast<std::uint32_t>(limit.count()));
@@ -237,10 +237,10 @@ inline void host_agent::finish(grant& which) {
   if (which.link) which.link->close();
   if (registered_)
     if (auto to = database_.current())
-      to->send([&](protocol::HostMessage::Builder out) { out.initGrantEnded().setGrant(which.number); });
+      to->send([&](protocol::HostMessage::Builder into) { into.initGrantEnded().setGrant(which.number); });
   if (which.asker)
-    which.asker->send([&](protocol::HostMessage::Builder out) {
-      auto ended = out.initEnded();
+    which.asker->send([&](protocol::HostMessage::Builder into) {
+      auto ended = into.initEnded();
       ended.setGrant(which.number);
       ended.setReason(which.reason.c_str());
     });

@@ -129,16 +129,16 @@ inline void host_agent::act() {
   }
 }
 
-inline void host_agent::write_state(protocol::HostState::Builder out) const {
+inline void host_agent::write_state(protocol::HostState::Builder into) const {
   std::string why = obstacle();
-  out.setLendable(why.empty());
-  out.setReason(why.empty() ? "idle" : why.c_str());
-  out.setSource(watch_.idle().decided_by.c_str());
-  out.setIdleMilliseconds(static_cast<std::uint64_t>(
+  into.setLendable(why.empty());
+  into.setReason(why.empty() ? "idle" : why.c_str());
+  into.setSource(watch_.idle().decided_by.c_str());
+  into.setIdleMilliseconds(static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(watch_.idle().idle).count()));
-  out.setLoadOwn(watch_.load().averages()[0]);
-  out.setLoadForeign(watch_.load().foreign());
-  out.setPressure(watch_.memory().some);
+  into.setLoadOwn(watch_.load().averages()[0]);
+  into.setLoadForeign(watch_.load().foreign());
+  into.setPressure(watch_.memory().some);
 }
 
 inline std::string host_agent::obstacle() const {
@@ -156,7 +156,7 @@ inline void host_agent::report() {
   std::string is = obstacle() + "/" + watch_.idle().decided_by;
   if (is == reported_as_ && now - reported_ < options_.report) return;
   auto to = database_.current();
-  if (!to || !to->send([this](protocol::HostMessage::Builder out) { write_state(out.initState()); })) return;
+  if (!to || !to->send([this](protocol::HostMessage::Builder into) { write_state(into.initState()); })) return;
   reported_ = now;
   reported_as_ = is;
 }
@@ -166,8 +166,8 @@ inline void host_agent::report() {
 inline void host_agent::register_at(channel& to) {
   loop_.cancel(register_timer_);
   unreachable_ = false;
-  auto fill = [this](protocol::HostMessage::Builder out) {
-    auto message = out.initRegister();
+  auto fill = [this](protocol::HostMessage::Builder into) {
+    auto message = into.initRegister();
     message.setAddress(address().c_str());
     message.setHost(options_.host.c_str());
     message.setSlots(options_.slots);
@@ -224,7 +224,7 @@ inline void host_agent::hear_caller(channel& from, protocol::HostMessage::Reader
                   std::string(what) + " is for programs on the machine itself; say it on " + options_.host);
   };
   auto done = [&] {
-    if (call != 0) from.answer(call, [](protocol::HostMessage::Builder out) { out.setDone(); });
+    if (call != 0) from.answer(call, [](protocol::HostMessage::Builder into) { into.setDone(); });
   };
   if (message.isLaunch()) {
     hear_launch(from, call, message.getLaunch());
@@ -265,8 +265,8 @@ inline void host_agent::caller_gone(channel& from) {
 
 inline void host_agent::tell_status(channel& to, std::uint64_t call) {
   auto now = std::chrono::steady_clock::now();
-  to.answer(call, [&](protocol::HostMessage::Builder out) {
-    auto status = out.initStatus();
+  to.answer(call, [&](protocol::HostMessage::Builder into) {
+    auto status = into.initStatus();
     auto line = status.initHosts(1)[0];
     line.setHost(options_.host.c_str());
     line.setAgentAddress(address().c_str());

@@ -74,7 +74,7 @@ private:
   void obey();
   void grant(const detail::ledger_order& order);
   void set_timer();
-  void write_status(protocol::HostStatus::Builder out) const;
+  void write_status(protocol::HostStatus::Builder into) const;
 
   static std::string limited(capnp::Text::Reader text) {
     constexpr std::size_t most = 256;
@@ -174,14 +174,14 @@ inline void host_database::on_message(channel& from, protocol::HostMessage::Read
   case protocol::HostMessage::STATUS_OF:
     if (message.getCall() == 0) return;
     from.answer(message.getCall(),
-                [&](protocol::HostMessage::Builder out) { write_status(out.initStatus()); });
+                [&](protocol::HostMessage::Builder into) { write_status(into.initStatus()); });
     return;
   default:
     throw error(errc::protocol,
                 from.peer_name() + " asks the host database for something that it does not do");
   }
   if (message.getCall() != 0)
-    from.answer(message.getCall(), [](protocol::HostMessage::Builder out) { out.setDone(); });
+    from.answer(message.getCall(), [](protocol::HostMessage::Builder into) { into.setDone(); });
   obey();
 }
 
@@ -289,20 +289,20 @@ inline void host_database::on_refused(const std::string& peer, const error& reas
 
 inline void host_database::obey() {
   for (const detail::ledger_order& order : ledger_.take_orders()) {
-    auto fill = [&](protocol::GrantReason::Builder out) {
-      out.setGrant(order.grant);
-      out.setReason(order.reason.c_str());
-      out.setMilliseconds(static_cast<std::uint32_t>(order.left.count()));
+    auto fill = [&](protocol::GrantReason::Builder into) {
+      into.setGrant(order.grant);
+      into.setReason(order.reason.c_str());
+      into.setMilliseconds(static_cast<std::uint32_t>(order.left.count()));
     };
     switch (order.what) {
     case detail::ledger_order::kind::granted: grant(order); break;
     case detail::ledger_order::kind::revoked:
       if (auto to = applications_.find(order.application); to != applications_.end())
-        to->second->over->send([&](protocol::HostMessage::Builder out) { fill(out.initRevoked()); });
+        to->second->over->send([&](protocol::HostMessage::Builder into) { fill(into.initRevoked()); });
       break;
     case detail::ledger_order::kind::ended:
       if (auto to = agents_.find(order.address); to != agents_.end())
-        to->second->over->send([&](protocol::HostMessage::Builder out) { fill(out.initEnded()); });
+        to->second->over->send([&](protocol::HostMessage::Builder into) { fill(into.initEnded()); });
       break;
     }
   }
@@ -326,8 +326,8 @@ inline void host_database::grant(const detail::ledger_order& order) {
   auto secret = kj::arrayPtr(reinterpret_cast<const kj::byte*>(random), sizeof random);
   const channel_party& who = application->second->over->peer();
   const auto* granted = ledger_.grant(order.grant);
-  agent->second->over->send([&](protocol::HostMessage::Builder out) {
-    auto reservation = out.initReserved();
+  agent->second->over->send([&](protocol::HostMessage::Builder into) {
+    auto reservation = into.initReserved();
     reservation.setGrant(order.grant);
     reservation.setApplication(order.application);
     reservation.setApplicationName(who.name.c_str());
@@ -336,8 +336,8 @@ inline void host_database::grant(const detail::ledger_order& order) {
     reservation.setSecret(secret);
     reservation.setLongRunning(granted != nullptr && granted->long_running);
   });
-  application->second->over->send([&](protocol::HostMessage::Builder out) {
-    auto made = out.initGranted();
+  application->second->over->send([&](protocol::HostMessage::Builder into) {
+    auto made = into.initGranted();
     made.setGrant(order.grant);
     made.setHost(host->name.c_str());
     made.setAgentAddress(order.address.c_str());
@@ -359,14 +359,14 @@ inline void host_database::set_timer() {
   });
 }
 
-inline void host_database::write_status(protocol::HostStatus::Builder out) const {
+inline void host_database::write_status(protocol::HostStatus::Builder into) const {
   const auto now = event_loop::clock::now();
   auto age = [&](event_loop::clock::time_point when) {
     return static_cast<std::uint64_t>(
         std::max<std::int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(now - when).count()));
   };
   unsigned at = 0;
-  auto hosts = out.initHosts(static_cast<unsigned>(ledger_.hosts()));
+  auto hosts = into.initHosts(static_cast<unsigned>(ledger_.hosts()));
   ledger_.for_each_host([&](const detail::ledger_host& each) {
     auto line = hosts[at++];
     line.setHost(each.name.c_str());
@@ -394,7 +394,7 @@ inline void host_database::write_status(protocol::HostStatus::Builder out) const
     }
   });
   at = 0;
-  auto applications = out.initApplications(static_cast<unsigned>(ledger_.applications()));
+  auto applications = into.initApplications(static_cast<unsigned>(ledger_.applications()));
   ledger_.for_each_application([&](const detail::ledger_application& each) {
     auto line = applications[at++];
     line.setApplication(each.id);
@@ -408,7 +408,7 @@ inline void host_database::write_status(protocol::HostStatus::Builder out) const
     line.setLongRunning(each.long_running);
   });
   at = 0;
-  auto events = out.initEvents(static_cast<unsigned>(ledger_.events().kept()));
+  auto events = into.initEvents(static_cast<unsigned>(ledger_.events().kept()));
   ledger_.events().for_each([&](const detail::ledger_event& each) {
     auto line = events[at++];
     line.setAge(age(each.when));

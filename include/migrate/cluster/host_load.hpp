@@ -12,15 +12,15 @@
 
 namespace migrate::detail {
 
-struct run_queue {
+struct loadavg {
   std::array<double, 3> averages{}; // over 1, 5 and 15 minutes, as the kernel keeps them
   unsigned running = 0;             // threads that run or could, just now
 };
 
-inline std::optional<run_queue> read_run_queue(const std::string& proc = "/proc") {
+inline std::optional<loadavg> read_loadavg(const std::string& proc = "/proc") {
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen((proc + "/loadavg").c_str(), "re"),
                                                        &std::fclose);
-  run_queue made;
+  loadavg made;
   auto& [one, five, fifteen] = made.averages;
   if (!file || std::fscanf(file.get(), "%lf %lf %lf %u/", &one, &five, &fifteen, &made.running) != 4)
     return {};
@@ -45,7 +45,7 @@ public:
   explicit host_load(unsigned processors, const load_limits& limits = {})
       : processors_(std::max(1u, processors)), limits_(limits) {}
 
-  void sample(time_point now, const std::optional<run_queue>& seen, unsigned foreign) {
+  void sample(time_point now, const std::optional<loadavg>& seen, unsigned foreign) {
     // `foreign`: how many of the threads that run are borrowers'. The one that reads is not counted.
     if (!seen) {
       known_ = accepts_ = false;

@@ -56,7 +56,7 @@ public:
     if (!load_looked_ || now.steady - *load_looked_ >= load_period) {
       load_looked_ = now.steady;
       unsigned foreign = lent ? use_of(process_tree(options_.proc), foreign_roots_()).running : 0;
-      load_.sample(now.steady, read_run_queue(options_.proc), foreign);
+      load_.sample(now.steady, read_loadavg(options_.proc), foreign);
     }
     memory_ = read_pressure("memory", options_.proc).value_or(pressure{});
     auto io = read_pressure("io", options_.proc).value_or(pressure{});

@@ -165,8 +165,8 @@ inline void channel::start(std::shared_ptr<connection> over) {
 
 inline void channel::say_hello() {
   const channel_party& self = group_.options.self;
-  send([&](protocol::HostMessage::Builder out) {
-    auto hello = out.initHello();
+  send([&](protocol::HostMessage::Builder into) {
+    auto hello = into.initHello();
     hello.setVersion(channel_version);
     hello.setRole(self.role);
     hello.setName(self.name.c_str());

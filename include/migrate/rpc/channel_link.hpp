@@ -228,11 +228,11 @@ inline std::string user_name(uid_t user) {
   return found->pw_name;
 }
 
-inline void write_failure(protocol::HostFailure::Builder out, const error& reason) {
+inline void write_failure(protocol::HostFailure::Builder into, const error& reason) {
   bool own = reason.code().category() == error_category();
-  out.setCode(reason.code().value());
-  out.setSystem(!own);
-  out.setText(reason.what());
+  into.setCode(reason.code().value());
+  into.setSystem(!own);
+  into.setText(reason.what());
 }
 
 inline error read_failure(protocol::HostFailure::Reader in) {
@@ -325,7 +325,7 @@ auto channel::call(Fill&& fill, Read&& read, std::chrono::milliseconds limit) {
 
 inline bool channel::fail(std::uint64_t request, const error& reason) {
   return answer(request,
-                [&](protocol::HostMessage::Builder out) { detail::write_failure(out.initFailed(), reason); });
+                [&](protocol::HostMessage::Builder into) { detail::write_failure(into.initFailed(), reason); });
 }
 
 inline void channel::limit_call(std::uint64_t number, std::chrono::milliseconds limit) {
