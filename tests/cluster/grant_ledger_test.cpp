@@ -697,7 +697,8 @@ private:
     auto grant = which.grants.begin()->first;
     if (!random_.one_in(20)) which.grants.erase(grant);
     auto& who = random_.one_in(20) ? any(applications_) : which;
-    both([&](auto& ledger) { ledger.gave_back(who.id, grant, now_); });
+    const std::uint64_t fewer = random_.below(3);
+    both([&](auto& ledger) { ledger.gave_back(who.id, grant, now_, {}, fewer); });
   }
   void leave(application& which) {
     which.present = false;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -160,10 +161,14 @@ public:
     settle();
   }
 
-  void gave_back(std::uint64_t id, std::uint64_t grant_id, ledger_time now) {
+  void gave_back(std::uint64_t id, std::uint64_t grant_id, ledger_time now, std::string_view,
+                 std::uint64_t fewer) {
     now_ = now;
     auto g = grants.find(grant_id);
     if (applications.count(id) == 0 || g == grants.end() || g->second.holder != id) return;
+    application& a = applications.at(id);
+    a.wanted -= std::min(a.wanted, fewer);
+    a.least = std::min(a.least, a.wanted);
     end(g->second);
     settle();
   }

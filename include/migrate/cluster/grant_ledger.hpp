@@ -50,8 +50,8 @@ public:
   // An application.
   void asked(const application_ask& said, ledger_time now);
   void gave_back(std::uint64_t application, std::uint64_t grant, ledger_time now,
-                 std::string_view unusable = {});
-  // `unusable` says why it could not use the host, which then comes last.
+                 std::string_view unusable = {}, std::uint64_t fewer = 0);
+  // `unusable` says why it could not use the host, which then comes last; it wants so many `fewer` from now on.
   void application_left(std::uint64_t application, ledger_time now);
   // Its connection is closed: all it has is given back.
 

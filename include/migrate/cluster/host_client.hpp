@@ -90,8 +90,8 @@ public:
       auto found = grants_.find(grant);
       if (found == grants_.end() || found->second.leaving) return;
       if (wanted_.wanted > 0) --wanted_.wanted;
-      tell_wish(false);
-      return_grant(found->second, "", "given back");
+      wanted_.least = std::min(wanted_.least, wanted_.wanted);
+      return_grant(found->second, "", "given back", 1);
     });
   }
 
@@ -229,16 +229,17 @@ private:
 
   void give_back_newest() {
     for (auto at = grants_.rbegin(); at != grants_.rend(); ++at)
-      if (!at->second.leaving) return return_grant(at->second, "", "fewer are wanted");
+      if (!at->second.leaving) return return_grant(at->second, "", "fewer are wanted", 1);
   }
 
-  void return_grant(lent& which, const std::string& unusable, const std::string& reason) {
+  void return_grant(lent& which, const std::string& unusable, const std::string& reason, unsigned fewer = 0) {
     const std::uint64_t number = which.what.grant;
     if (auto to = database_.current())
       to->send([&](protocol::HostMessage::Builder out) {
         auto back = out.initGiveBack();
         back.setGrant(number);
         back.setUnusable(unusable.c_str());
+        back.setFewer(fewer);
       });
     if (which.what.node == no_node && !which.asked) {
       grants_.erase(number); // nobody has heard of it

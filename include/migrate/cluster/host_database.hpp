@@ -169,7 +169,7 @@ inline void host_database::on_message(channel& from, protocol::HostMessage::Read
   case protocol::HostMessage::ASK: hear_ask(who, message.getAsk()); break;
   case protocol::HostMessage::GIVE_BACK:
     ledger_.gave_back(application_of(who), message.getGiveBack().getGrant(), now,
-                      limited(message.getGiveBack().getUnusable()));
+                      limited(message.getGiveBack().getUnusable()), message.getGiveBack().getFewer());
     break;
   case protocol::HostMessage::STATUS_OF:
     if (message.getCall() == 0) return;

@@ -96,6 +96,8 @@ struct GiveBack {
   grant @0 :UInt64;
   unusable @1 :Text;
   # Why the application could not use the host; empty: it could.
+  fewer @2 :UInt32;
+  # It wants so many fewer from now on.
 }
 
 struct GrantReason {
