@@ -40,6 +40,8 @@ const migrate_test::scenario_entry held{"held", [] {
                                                     std::optional<pin_scope> stays;
                                                     if (pinned) stays.emplace();
                                                     std::vector<char> memory(std::size_t{2} << 20, 'x');
+                                                    asm volatile("" : : "r"(memory.data()) : "memory"); // or Clang
+                                                                                                        // leaves it out
                                                     send(starter, true);
                                                     mailbox<message>().receive();
                                                   },
