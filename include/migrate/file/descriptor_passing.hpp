@@ -86,6 +86,8 @@ private:
   int connect(node_id target, descriptor& made) const;
   static int send_batch(int to, const message& head, std::span<const int> kernel);
   void drain();
+  void drain_until(const ticket& which, std::size_t count);
+  void forget_old() noexcept;
   bool receive(int from);
   static void close_all(const std::vector<int>& kernel) noexcept {
     for (int each : kernel) ::close(each);
@@ -215,10 +217,25 @@ inline bool descriptor_passing::receive(int from) {
 }
 
 inline void descriptor_passing::drain() {
+  if (!listener_) return;
   for (int fresh; (fresh = ::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0;)
     incoming_.emplace_back(fresh);
   for (descriptor& each : incoming_)
     while (receive(each.get())) {}
+}
+
+inline void descriptor_passing::drain_until(const ticket& which, std::size_t count) {
+  // Most often the next message is the one, and nobody new has connected: one system call.
+  auto here = [&] {
+    auto found = arrived_.find(which);
+    return found != arrived_.end() && found->second.kernel.size() >= count;
+  };
+  for (descriptor& each : incoming_)
+    while (!here() && receive(each.get())) {}
+  if (!here()) drain();
+}
+
+inline void descriptor_passing::forget_old() noexcept {
   // Of offers that were refused before anybody asked for their descriptors.
   auto too_old = std::chrono::steady_clock::now() - patience;
   std::erase_if(arrived_, [&](const auto& each) {
@@ -230,7 +247,8 @@ inline void descriptor_passing::drain() {
 
 inline bool descriptor_passing::take(const ticket& which, std::vector<int>& kernel, std::size_t count) {
   std::lock_guard guard(lock_);
-  if (listener_) drain();
+  drain_until(which, count);
+  forget_old();
   auto found = arrived_.find(which);
   if (found == arrived_.end()) return count == 0;
   std::vector<int> all = std::move(found->second.kernel);
@@ -245,7 +263,7 @@ inline bool descriptor_passing::take(const ticket& which, std::vector<int>& kern
 
 inline void descriptor_passing::discard(const arrival_key& whose) noexcept {
   std::lock_guard guard(lock_);
-  if (listener_) drain();
+  drain();
   std::erase_if(arrived_, [&](const auto& each) {
     if (!(each.second.whose == whose)) return false;
     close_all(each.second.kernel);
