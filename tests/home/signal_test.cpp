@@ -141,7 +141,7 @@ TEST_CASE("By default a signal ends the task, wherever it is, and who joins it h
         signal_block most(signal_set{SIGCHLD, SIGKILL}); // SIGKILL is never blocked
         forever();
       });
-      if (number != SIGTERM) victim.migrate_to(nodes().back());
+      if (number != SIGTERM) migrate_test::move_there(victim, nodes().back());
       send_signal(victim.id(), number);
       got.push_back(end_of(victim));
     }
@@ -328,7 +328,7 @@ TEST_CASE("A stopped task can be moved and stays stopped until it is continued")
     got.push_back(in.receive());
     send_signal(child.id(), SIGSTOP);
     send(child.id(), 2);
-    for (node_id where : nodes()) child.migrate_to(where);
+    for (node_id where : nodes()) migrate_test::move_there(child, where);
     got.push_back(in.receive_for(50ms).value_or(-1));
     send_signal(child.id(), SIGCONT);
     got.push_back(in.receive());

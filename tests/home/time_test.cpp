@@ -190,7 +190,7 @@ TEST_CASE("a sleep begun on one node ends on time on another") {
       });
       for (int node : {3, 1, 2, 3}) {
         migrate::this_task::sleep_for(40ms);
-        sleeper.migrate_to(node_id(static_cast<std::uint16_t>(node)));
+        migrate_test::move_there(sleeper, node_id(static_cast<std::uint16_t>(node)));
       }
       return sleeper.join();
     });

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <functional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,16 @@ template <class F, class... A> auto run(F&& function, A&&... arguments) {
 }
 // As a task on the first node of a cluster of three, or of as many as MIGRATE_NODES says. Tasks share no
 // memory with the test: they return what they saw, and the test checks it on the thread that runs it.
+
+template <class Task> void move_there(Task& which, migrate::node_id where) {
+  for (std::error_code failed;; migrate::this_task::yield()) {
+    which.migrate_to(where, failed);
+    if (failed == migrate::errc::move_in_progress) continue;
+    if (failed) throw std::system_error(failed);
+    return;
+  }
+}
+// Moves another task, when no move of torture's has it on its way already.
 
 migrate::move_statistics statistics();
 // Of all nodes. Not from a task.
