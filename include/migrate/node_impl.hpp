@@ -68,6 +68,10 @@ struct node_calls {
       .locate = family::locate_or_throw,
       .move = moving::move,
       .move_me = moving::move_me,
+      .moves_in_rounds = [](const resident& task, std::uint64_t random) noexcept {
+        return this_engine->moves_in_rounds(task, random);
+      },
+      .move_soon = moving::move_soon,
       .fork_me = forking::fork_me,
       .start_node = start_node,
       .settle = mail::settle,
@@ -113,7 +117,10 @@ struct node_calls {
   static void not_gone(resident& task, task_id id, node_id refused_by, const failure& why) noexcept {
     this_eviction->not_gone(task, id, refused_by, why);
   }
-  static std::string reason_of(const move_order& how) { return move_reason_names[static_cast<std::size_t>(how.asker.reason)]; }
+  static std::string reason_of(const move_order& how) {
+    std::string reason = move_reason_names[static_cast<std::size_t>(how.asker.reason)];
+    return how.why_so.empty() ? reason : reason + "; " + how.why_so;
+  }
 
   static constexpr move_listener listener{.moved = moved, .failed = move_failed, .not_gone = not_gone};
 
@@ -248,6 +255,7 @@ inline void node::stop_cluster() {
       if (auto link = std::exchange(agent_, nullptr)) link->close();
     });
   if (scheduler_) scheduler_->stop();
+  if (engine_) engine_->stop();
   if (programs_) programs_->stop();
   if (network_) network_->stop();
   loop_.stop();
@@ -344,7 +352,7 @@ inline void node::set_tables() {
   programs_.emplace(loop_);
   carriers_.add(detail::program_carrier);
   engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
-                                                 carriers_, departed_, boot, options_.most_inline,
+                                                 carriers_, departed_, boot, options_.most_inline, options_.moves_by,
                                                  detail::node_calls::listener});
   eviction_.emplace(*home_, *engine_, members_);
   detail::this_eviction = &*eviction_;
@@ -485,6 +493,7 @@ inline std::vector<std::string> node::sibling_arguments() const {
   add("nodes", "1");
   add("torture", std::to_string(options_.torture) + ":" + std::to_string(options_.seed));
   add("inline", std::to_string(options_.most_inline));
+  add("transfer", std::string(name_of(options_.moves_by)));
   add("keepalive", std::to_string(options_.keepalive_ms));
   add("policy", placement_policy_names[static_cast<std::size_t>(options_.policy)]);
   if (!options_.credentials.empty()) add("credentials", options_.credentials);
@@ -736,6 +745,11 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   case protocol::Message::OFFER: engine_->on_offer(peer, message.getOffer(), attachment); return;
   case protocol::Message::REFUSAL: engine_->on_refusal(peer, message.getRefusal()); return;
   case protocol::Message::TAKEN: engine_->on_taken(peer, message.getTaken()); return;
+  case protocol::Message::RECEIVE: engine_->on_receive(peer, message.getReceive()); return;
+  case protocol::Message::PAGES: engine_->on_pages(peer, message.getPages(), attachment); return;
+  case protocol::Message::LAY: engine_->on_lay(peer, message.getLay()); return;
+  case protocol::Message::READY: engine_->on_ready(peer, message.getReady()); return;
+  case protocol::Message::DROP_AHEAD: engine_->on_drop_ahead(peer, message.getDropAhead()); return;
   case protocol::Message::RUNNING: engine_->on_running(peer, message.getRunning()); return;
   case protocol::Message::STILL_HELD: engine_->on_still_held(peer, message.getStillHeld()); return;
   case protocol::Message::REQUEST: on_request(peer, message.getRequest(), attachment); return;

@@ -16,6 +16,7 @@
 #include <migrate/cluster/placement_policy.hpp>
 #include <migrate/error.hpp>
 #include <migrate/file/shared_offset.hpp>
+#include <migrate/task/transfer.hpp>
 
 namespace migrate {
 
@@ -29,6 +30,7 @@ struct node_options {
   std::uint32_t torture = 0;     // every task moves at every so many library calls; 0: never
   std::uint64_t seed = 1;        // of torture
   std::size_t most_inline = 64 * 1024; // bytes of dirty pages that travel in the offer, not through the store
+  transfer moves_by = transfer::flush; // how tasks' memory moves, unless the task or the move says otherwise
   unsigned keepalive_ms = 10'000;      // a node silent for so long is lost
   bool usage = false;                  // count what tasks use from their start, not from when they first ask
   bool forward_signals = false;        // signals to this process, such as Ctrl-C, go to the tasks in the foreground
@@ -61,6 +63,7 @@ inline constexpr const char* node_options_help =
     "  --migrate-torture=K[:SEED]  move every task at every K-th call into the library\n"
     "  --migrate-keepalive=MS      a node that is silent for so long is lost (10000)\n"
     "  --migrate-inline=BYTES      most dirty pages that travel in a move's offer (65536)\n"
+    "  --migrate-transfer=HOW      how a task's memory moves: flush, full-copy, pre-copy, pre-flush or auto (flush)\n"
     "  --migrate-usage             count what tasks use from their start on\n"
     "  --migrate-signals           signals to this process, such as Ctrl-C, go to the tasks in the foreground\n"
     "  --migrate-reopen-files      move files as between machines: open them anew, hand over no descriptor\n"
@@ -102,10 +105,17 @@ inline placement_policy parse_policy(std::string_view text) {
               "--migrate-policy: '" + std::string(text) + "' is none of manual, application and automatic");
 }
 
+inline transfer parse_transfer(std::string_view text) {
+  if (std::optional<transfer> named = transfer_named(text); named && *named != transfer::by_default) return *named;
+  throw error(std::make_error_code(std::errc::invalid_argument),
+              "--migrate-transfer: '" + std::string(text) +
+                  "' is none of flush, full-copy, pre-copy, pre-flush, auto and random");
+}
+
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
                                                     "credentials", "torture", "keepalive", "inline", "quiet",  "usage",
                                                     "signals", "reopen-files", "shared-offset", "control",
-                                                    "policy", "hosts", "host-database"};
+                                                    "policy", "hosts", "host-database", "transfer"};
 // Those that the environment may set; the command line has more: helper, grant, and help.
 
 inline void set_option(node_options& into, std::string_view name, std::string_view value) {
@@ -125,6 +135,8 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
     into.keepalive_ms = parse_number<unsigned>(name, value, 1);
   else if (name == "inline")
     into.most_inline = parse_number<std::size_t>(name, value);
+  else if (name == "transfer")
+    into.moves_by = parse_transfer(value);
   else if (name == "usage")
     into.usage = value != "0";
   else if (name == "reopen-files")

@@ -55,6 +55,7 @@ inline std::string state_in_words(const task_view& task) {
   if (task.phase) {
     switch (*task.phase) {
     case move_phase::asked: return (task.pinned ? "pinned, is to go to " : "is to go to ") + target;
+    case move_phase::ahead:
     case move_phase::offered:
     case move_phase::vacating: return "moves to " + target;
     case move_phase::arriving:

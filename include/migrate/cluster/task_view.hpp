@@ -41,8 +41,8 @@ inline std::optional<task_view> look_at(resident& task) {
   }
   // Its memory is not all there while it comes or goes.
   bool laid_out = seen.state != run_state::none &&
-                  (!seen.phase || *seen.phase == move_phase::asked || *seen.phase == move_phase::offered ||
-                   *seen.phase == move_phase::failed);
+                  (!seen.phase || *seen.phase == move_phase::asked || *seen.phase == move_phase::ahead ||
+                   *seen.phase == move_phase::offered || *seen.phase == move_phase::failed);
   if (laid_out && task.control != nullptr) {
     const control_block& control = *task.control;
     seen.name = control.name;

@@ -34,6 +34,11 @@ public:
   // zero are left out. Throws migrate::error when the kernel refuses. Any thread; the range must not be
   // written meanwhile.
 
+  template <class F> void take_written(char* address, std::size_t bytes, bool images_too, bool protect, F&& found);
+  // The same for pages of a region that a write_tracker watches that were written since they were last taken, or never
+  // taken. With `protect` they are taken now, in one step with listing them. Pages that were only read from an image
+  // count the first time, unless images_too is false, which costs a look at each page's description. The range may be written meanwhile.
+
 private:
   template <class F> bool scan(std::uintptr_t start, std::uintptr_t end, F& found);
   template <class F> void read_pagemap(std::uintptr_t start, std::uintptr_t end, F& found);
@@ -51,6 +56,8 @@ struct scan_arguments {
 struct page_region {
   std::uint64_t start, end, categories;
 };
+inline constexpr std::uint64_t write_protect_matching = 1 << 0, check_asynchronous = 1 << 1; // flags
+inline constexpr std::uint64_t is_written = 1 << 1;
 inline constexpr std::uint64_t is_file = 1 << 2, is_present = 1 << 3, is_swapped = 1 << 4,
                                is_zero_page = 1 << 5;
 inline constexpr unsigned long scan_request = _IOWR('f', 16, scan_arguments);
@@ -87,6 +94,36 @@ template <class F> bool page_scanner::scan(std::uintptr_t start, std::uintptr_t 
     start = request.walk_end;
   }
   return true;
+}
+
+template <class F>
+void page_scanner::take_written(char* address, std::size_t bytes, bool images_too, bool protect, F&& found) {
+  pagemap::page_region ranges[256];
+  auto start = reinterpret_cast<std::uintptr_t>(address);
+  const std::uintptr_t end = start + bytes;
+  constexpr std::uint64_t clean = pagemap::is_file | pagemap::is_zero_page;
+  while (start < end) {
+    pagemap::scan_arguments request{};
+    request.size = sizeof request;
+    request.flags = protect ? pagemap::write_protect_matching | pagemap::check_asynchronous : 0;
+    request.start = start;
+    request.end = end;
+    request.vec = reinterpret_cast<std::uint64_t>(ranges);
+    request.vec_len = std::size(ranges);
+    request.category_mask = pagemap::is_written;
+    request.category_anyof_mask = pagemap::is_present | pagemap::is_swapped;
+    request.return_mask = images_too ? pagemap::is_written : clean;
+    int count = ::ioctl(pagemap_, pagemap::scan_request, &request);
+    if (count < 0) {
+      if (errno == EINTR) continue;
+      throw error(std::error_code(errno, std::system_category()),
+                  std::string("listing written pages (PAGEMAP_SCAN): ") + std::strerror(errno));
+    }
+    for (int i = 0; i < count; ++i)
+      if (images_too || (ranges[i].categories & clean) == 0)
+        found(reinterpret_cast<char*>(ranges[i].start), ranges[i].end - ranges[i].start);
+    start = request.walk_end;
+  }
 }
 
 template <class F> void page_scanner::read_pagemap(std::uintptr_t start, std::uintptr_t end, F& found) {

@@ -142,6 +142,16 @@ struct Message {
 
     forGrant @35 :UInt64;
     # From a node that an agent has started, to the first one: the grant that it runs for.
+
+    # Pages that go ahead of their task's offer (see transfer/ahead.hpp).
+    receive @36 :Receive;
+    pages @37 :PagesAhead;
+    # Attachment: the pages.
+    lay @38 :ImageAhead;
+    ready @39 :TaskEpoch;
+    # From the target: what came before this `receive`, `lay` or last part of `pages` lies where it belongs.
+    dropAhead @40 :TaskEpoch;
+    # There will be no offer.
   }
 }
 
@@ -236,6 +246,27 @@ struct Move {
   # The task that asks for it; 0: none, but the node that does.
   reason @4 :UInt8;
   # A move_reason.
+  transfer @5 :UInt8;
+}
+
+struct Receive {
+  task @0 :UInt64;
+  epoch @1 :UInt64;
+  region @2 :UInt32;
+}
+
+struct PagesAhead {
+  task @0 :UInt64;
+  epoch @1 :UInt64;
+  pages @2 :List(Pages);
+  last @3 :Bool;
+  # Of a round: to be answered by `ready`.
+}
+
+struct ImageAhead {
+  task @0 :UInt64;
+  epoch @1 :UInt64;
+  manifest @2 :Data;
 }
 
 struct Pages {
@@ -263,6 +294,10 @@ struct Offer {
   # The task that this one is a copy of, by fork(); zero: none.
   shared @10 :Bool;
   # Other tasks may have the same region, each on a node of its own.
+  ahead @11 :Bool;
+  # Pages have come ahead, and are older than those that follow.
+  unlaid @12 :Bool;
+  # The image is not what the memory is based on, but what the store has of the task.
 }
 
 struct OfferRefusal {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <span>
 #include <utility>
@@ -41,19 +42,26 @@ inline std::vector<image_extent> keep(std::span<const image_extent> extents, std
 }
 // The extents' pages that are in live and not in dirty; all three sorted.
 
+using page_reader = std::function<void(std::byte* to, const char* from, std::size_t bytes)>;
+// Copies pages that their task may be writing. What it throws ends the commit.
+
 class committer {
 public:
   static constexpr std::size_t worth_comparing = 32; // pages; writing fewer is cheaper than opening the base
 
-  committer(store_state& store, task_id task, region_number region, const image* base)
-      : store_(store), task_(task), region_(region), base_(base), buffer_(store.buffers),
+  committer(store_state& store, task_id task, region_number region, const image* base,
+            const page_reader* running = nullptr)
+      : store_(store), task_(task), region_(region), base_(base), running_(running), buffer_(store.buffers),
         writer_(store, task, base != nullptr ? base->generation() : 0),
         own_(base != nullptr ? static_cast<std::uint32_t>(base->files().size()) : 0), base_files_(own_),
         unreadable_(own_, false) {}
 
   image run(std::span<const page_run> dirty, std::span<const page_run> live,
             std::span<const std::byte> metadata) {
-    write_dirty(dirty);
+    if (running_ != nullptr)
+      write_running(dirty);
+    else
+      write_dirty(dirty);
     std::uint32_t fresh_pages = writer_.pages();
     if (base_ != nullptr) {
       auto kept = keep(base_->extents(), live, dirty);
@@ -78,6 +86,7 @@ private:
   }
 
   void write_dirty(std::span<const page_run> dirty);
+  void write_running(std::span<const page_run> dirty);
   void write_changed(std::uint32_t page, std::uint32_t pages, const image_extent& old);
   data_file* base_file(std::uint32_t index);
   void merge_old_files();
@@ -88,6 +97,7 @@ private:
   task_id task_;
   region_number region_;
   const image* base_;
+  const page_reader* running_; // null: nobody writes the pages
   page_buffers::lease buffer_;
   image_writer writer_;
   std::uint32_t own_; // the index of the new file: one more than the base's last
@@ -115,6 +125,21 @@ inline void committer::write_dirty(std::span<const page_run> dirty) {
           write_changed(page, std::min<std::uint32_t>(end - page, page_buffer::pages), *next);
       else
         for (; page < end; ++page) write(page, address(page), checksum(address(page), page_size));
+    }
+}
+
+inline void committer::write_running(std::span<const page_run> dirty) {
+  // What is written has to be what is summed, so both are of the copy.
+  for (const page_run& run : dirty)
+    for (std::uint32_t page = run.first; page < run.end();) {
+      auto now = std::min<std::uint32_t>(run.end() - page, page_buffer::pages);
+      (*running_)(buffer_.data(), address(page), now * page_size);
+      for (std::uint32_t i = 0; i < now; ++i) {
+        const std::byte* copy = buffer_.data() + i * page_size;
+        write(page + i, copy, checksum(copy, page_size));
+      }
+      writer_.flush(); // before the buffer is used again
+      page += now;
     }
 }
 

@@ -47,8 +47,12 @@ inline void verify_image(store_state& store, const image& of) {
 
 class resumer {
 public:
-  resumer(store_state& store, const image& of, char* base, bool check)
-      : store_(store), of_(of), base_(base), check_(check), sorted_(by_file(of)), map_from_(least_mapped()) {}
+  resumer(store_state& store, const image& of, char* base, bool check, std::uint64_t after = 0)
+      : store_(store), of_(of), base_(base), check_(check), sorted_(by_file(of)) {
+    std::erase_if(sorted_, [&](const image_extent& each) { return of.files()[each.file].generation <= after; });
+    map_from_ = least_mapped();
+  }
+  // after: the generation that lies there already; nothing as old as that is laid.
 
   void run() {
     try {
@@ -94,7 +98,7 @@ private:
   char* base_;
   bool check_;
   std::vector<image_extent> sorted_;
-  std::size_t map_from_;
+  std::size_t map_from_ = 0;
   std::vector<part> parts_; // neighbours in the file, to be read in one call
   std::size_t waiting_ = 0; // pages in parts_
 };

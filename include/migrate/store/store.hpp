@@ -58,6 +58,12 @@ public:
   // earlier generations stand as they were. The pages must not be written meanwhile. Dirty pages that
   // hold what the base holds are not written again (see options::skip_unchanged).
 
+  image commit_running(task_id task, detail::region_number region, const image* base,
+                       std::span<const page_range> dirty, std::span<const page_range> live,
+                       const detail::page_reader& read);
+  // The same while the task may be writing the pages: each is read once, by `read`. Such an image is whole only together
+  // with the pages that were written since they were read.
+
   image share(const image& of, task_id with);
   // The same image as `with`'s own, to base its first commit on: its files get a second name, and go when the last of
   // both tasks has no use for them. An invalid image where the store's file system has no hard links. For a task that
@@ -74,8 +80,9 @@ public:
   // read into what must be writable anonymous memory. Other pages of the region are left alone. When it
   // throws, zeros lie wherever the image has pages.
 
-  void resume_into(const image& of, char* region_base) const;
-  // verify() and map() in one, sharing their work. Throws as either.
+  void resume_into(const image& of, char* region_base, const image* over = nullptr) const;
+  // verify() and map() in one, sharing their work. Throws as either. `over`: an earlier image of the task that lies there
+  // already, so that only what is newer has to be laid.
 
   image load(task_id task, std::uint64_t generation = 0) const;
   // Reads a generation's manifest; 0 is the newest committed one. Throws image_missing, image_truncated,
@@ -107,6 +114,10 @@ private:
   }
   void unlink(task_id task, std::uint64_t generation, bool committed) const;
 
+  image begin_commit(task_id task, detail::region_number region, const image* base, std::span<const page_range> dirty,
+                     std::span<const page_range> live, std::span<const std::byte> metadata,
+                     const detail::page_reader* read);
+
   std::unique_ptr<detail::store_state> state_;
 };
 // Any number of threads may use a store at once, each for another task. What it allocates, results too,
@@ -120,6 +131,18 @@ inline store store::open(const std::string& path, const options& how) {
 inline image store::commit(task_id task, detail::region_number region, const image* base,
                            std::span<const page_range> dirty, std::span<const page_range> live,
                            std::span<const std::byte> metadata) {
+  return begin_commit(task, region, base, dirty, live, metadata, nullptr);
+}
+
+inline image store::commit_running(task_id task, detail::region_number region, const image* base,
+                                   std::span<const page_range> dirty, std::span<const page_range> live,
+                                   const detail::page_reader& read) {
+  return begin_commit(task, region, base, dirty, live, {}, &read);
+}
+
+inline image store::begin_commit(task_id task, detail::region_number region, const image* base,
+                                 std::span<const page_range> dirty, std::span<const page_range> live,
+                                 std::span<const std::byte> metadata, const detail::page_reader* read) {
   node_heap_scope process_heap;
   if (!task || !region.valid())
     throw std::invalid_argument("migrate: store::commit needs a task and a region");
@@ -131,7 +154,7 @@ inline image store::commit(task_id task, detail::region_number region, const ima
   }
   auto dirty_runs = detail::to_runs(dirty, region);
   auto live_runs = detail::to_runs(live, region);
-  return detail::committer(*state_, task, region, base).run(dirty_runs, live_runs, metadata);
+  return detail::committer(*state_, task, region, base, read).run(dirty_runs, live_runs, metadata);
 }
 
 inline image store::share(const image& of, task_id with) {
@@ -189,11 +212,12 @@ inline void store::map(const image& of, char* region_base) const {
   detail::resumer(*state_, of, region_base, false).run();
 }
 
-inline void store::resume_into(const image& of, char* region_base) const {
+inline void store::resume_into(const image& of, char* region_base, const image* over) const {
   node_heap_scope process_heap;
   detail::check_ours(*state_, of);
+  std::uint64_t after = over != nullptr ? over->generation() : 0;
   naming_an_older_one(of.task(), of.generation(),
-                      [&] { detail::resumer(*state_, of, region_base, true).run(); });
+                      [&] { detail::resumer(*state_, of, region_base, true, after).run(); });
 }
 
 inline image store::load(task_id task, std::uint64_t generation) const {

@@ -10,6 +10,7 @@
 #include <migrate/memory/heap.hpp>
 #include <migrate/task/context.hpp>
 #include <migrate/task/process_block.hpp>
+#include <migrate/task/transfer.hpp>
 
 namespace migrate::detail {
 
@@ -39,6 +40,7 @@ struct control_block {
   std::uint64_t forks = 0; // asked for so far
   bool shares_region = false; // with copies of it on other nodes (fork)
   bool by_policy = true;      // a placement policy may move it
+  transfer moves_by = transfer::by_default; // unless a move asks for another way
   std::int64_t clock_offset = 0; // nanoseconds from this machine's steady clock to the task's
   std::uint32_t mailbox_capacity = 0; // of lanes made by a message that came first; 0: the default
 

@@ -12,6 +12,7 @@
 #include <migrate/task/control_block.hpp>
 #include <migrate/task/outcome.hpp>
 #include <migrate/task/resident.hpp>
+#include <migrate/task/transfer.hpp>
 
 namespace migrate::detail {
 
@@ -56,10 +57,14 @@ struct services {
   bool (*wait_until)(task_id task, steady_point deadline); // true: it has ended
   void (*detach)(task_id task) noexcept;
   node_id (*locate)(task_id task);
-  failure (*move)(task_id task, node_id target);
+  failure (*move)(task_id task, node_id target, transfer how);
   // Returns when the task runs on the target, or with the reason why it does not.
-  failure (*move_me)(node_id target);
+  failure (*move_me)(node_id target, transfer how);
   // As the running task.
+  bool (*moves_in_rounds)(const resident& task, std::uint64_t random) noexcept;
+  // Whether the task would go on for a while when it is to be moved.
+  void (*move_soon)(node_id target) noexcept;
+  // The running task, which goes on meanwhile. Nobody hears what comes of it.
   forked (*fork_me)();
   void (*start_node)(std::uint64_t call);
   // Another node on this machine; the call is answered when the cluster has a new node.

@@ -27,6 +27,7 @@ struct spawn_options {
   std::size_t stack_bytes = 256 * 1024;       // of the region; only pages that are touched cost memory
   node_id on = no_node;                       // the node to start on; none: this one; any_node: as the policy says
   bool by_policy = true;                      // a placement policy may move it (see placement.hpp)
+  transfer moves_by = transfer::by_default;   // how its memory moves, unless a move asks for another way
 };
 
 template <class R = void> class task;
@@ -68,6 +69,7 @@ inline unborn_task make_task(const spawn_options& options, std::uint64_t awaited
       control_block(born.id, born.region, stack, heap_begin, size - stack, born.zeroed);
   control->parent = parent != nullptr ? parent->id : task_id{};
   control->by_policy = options.by_policy;
+  control->moves_by = options.moves_by;
   std::memcpy(control->name, options.name.data(), std::min(options.name.size(), sizeof control->name - 1));
   return {born, control};
 }
@@ -193,18 +195,22 @@ auto spawn(F&& function, A&&... arguments) {
 // Throws migrate::error when home cannot give out an id and a region, region_exhausted when the copies
 // do not fit, and whatever the copying throws. In a task the child's home is the caller's home.
 
-inline void migrate_task(task_id task, node_id target, std::error_code& code) {
+inline void migrate_task(task_id task, node_id target, transfer how, std::error_code& code) {
   detail::safe_point();
-  code = task ? detail::node_services().move(task, target).code : make_error_code(errc::no_such_task);
+  code = task ? detail::node_services().move(task, target, how).code : make_error_code(errc::no_such_task);
 }
 
-inline void migrate_task(task_id task, node_id target) {
+inline void migrate_task(task_id task, node_id target, std::error_code& code) {
+  migrate_task(task, target, transfer::by_default, code);
+}
+
+inline void migrate_task(task_id task, node_id target, transfer how = transfer::by_default) {
   detail::safe_point();
   if (!task) throw error(errc::no_such_task, "migrate_task: the id is no task's");
-  detail::failure failed = detail::node_services().move(task, target);
+  detail::failure failed = detail::node_services().move(task, target, how);
   if (failed.code) throw error(failed.code, failed.what);
 }
-// Has the task moved at its next safe point and returns when it runs on the target. When it cannot be moved it goes on
+// Has the task moved at its next safe point, its memory as `how` says, and returns when it runs on the target. When it cannot be moved it goes on
 // where it was. errc::no_such_task when it ended first, errc::move_in_progress when another move is under way,
 // errc::not_permitted when the caller is not the task itself, its parent, or a thread of its home node that runs no
 // task.
@@ -254,7 +260,8 @@ public:
   }
   // The node it is on by home's record; no_node when it has ended.
 
-  void migrate_to(node_id target) { migrate_task(held("migrate_to"), target); }
+  void migrate_to(node_id target, transfer how = transfer::by_default) { migrate_task(held("migrate_to"), target, how); }
+  void migrate_to(node_id target, transfer how, std::error_code& code) { migrate_task(id_, target, how, code); }
   void migrate_to(node_id target, std::error_code& code) { migrate_task(id_, target, code); }
   // As migrate_task().
 

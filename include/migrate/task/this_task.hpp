@@ -43,7 +43,11 @@ inline resident& self() {
   x = (x ^ (x >> 30)) * 0xbf58'476d'1ce4'e5b9u; // splitmix64
   x = (x ^ (x >> 27)) * 0x94d0'49bb'1331'11ebu;
   node_id target = the_services->random_node(x ^ (x >> 31));
-  if (target != the_services->here()) static_cast<void>(the_services->move_me(target));
+  if (target == the_services->here()) return;
+  if (the_services->moves_in_rounds(task, x ^ (x >> 27)))
+    the_services->move_soon(target);
+  else
+    static_cast<void>(the_services->move_me(target, transfer::by_default));
 }
 
 [[gnu::noinline]] inline void safe_point_slowly() {
@@ -131,17 +135,20 @@ template <class Rep, class Period> void sleep_for(const std::chrono::duration<Re
   sleep_until(detail::task_now() + std::chrono::duration_cast<std::chrono::nanoseconds>(duration));
 }
 
-inline void migrate_to(node_id target, std::error_code& code) {
+inline void migrate_to(node_id target, transfer how, std::error_code& code) {
   detail::self();
-  code = detail::the_services->move_me(target).code;
+  code = detail::the_services->move_me(target, how).code;
 }
 
-inline void migrate_to(node_id target) {
+inline void migrate_to(node_id target, std::error_code& code) { migrate_to(target, transfer::by_default, code); }
+
+inline void migrate_to(node_id target, transfer how = transfer::by_default) {
   detail::self();
-  detail::failure failed = detail::the_services->move_me(target);
+  detail::failure failed = detail::the_services->move_me(target, how);
   if (failed.code) throw error(failed.code, failed.what);
 }
-// Returns on the target. When the move cannot be made the task goes on where it was, and the reason is
+// Returns on the target. A task that moves itself waits for it, so pre-copy and pre-flush have nothing to overlap with and
+// are full copy and flush. When the move cannot be made the task goes on where it was, and the reason is
 // thrown as migrate::error, or stored in `code`. A move to the node it is on does nothing.
 
 } // namespace this_task

@@ -14,15 +14,19 @@
 
 #include <migrate/home/office.hpp>
 #include <migrate/memory/dirty_pages.hpp>
+#include <migrate/memory/write_tracker.hpp>
 #include <migrate/rpc/send.hpp>
 #include <migrate/store/store.hpp>
 #include <migrate/task/scheduler.hpp>
+#include <migrate/transfer/background.hpp>
+#include <migrate/transfer/carriage.hpp>
 #include <migrate/transfer/carrier.hpp>
 #include <migrate/task/departed.hpp>
 #include <migrate/transfer/fault_point.hpp>
 #include <migrate/transfer/memory.hpp>
 #include <migrate/transfer/move_order.hpp>
 #include <migrate/transfer/statistics.hpp>
+#include <migrate/transfer/strategy.hpp>
 
 namespace migrate::detail {
 
@@ -61,12 +65,21 @@ public:
     departed_regions& departed;
     id128 boot;
     std::size_t most_inline; // bytes of dirty pages that travel inside the offer
+    transfer moves_by;       // of tasks that do not say
     move_listener listener;
   };
 
-  explicit transfer_engine(parts with) : with_(with) {}
+  explicit transfer_engine(parts with) : with_(with) {
+    movers_.start(2); // so that a short move does not wait for a long one
+    receivers_.start(2);
+  }
+  ~transfer_engine() { stop(); }
 
-  bool order(resident& task, task_id id, node_id target, move_asker asker, failure& refused, task_id copy = {});
+  void stop() noexcept;
+  // Pages that go ahead go no further. Before the network stops.
+
+  bool order(resident& task, task_id id, node_id target, move_asker asker, failure& refused, task_id copy = {},
+             transfer how = transfer::by_default);
   // Has the task moved at its next safe point. `refused` says why not, if at once: only the task itself, its parent and
   // who runs its home may ask for it. False: it has left this node, or ended. With `copy`, it stays and that copy of it goes; the answer comes when the copy runs.
 
@@ -98,6 +111,11 @@ public:
   void on_disown(node_id home, protocol::TaskEpoch::Reader message);
   void on_connection_broken(node_id node, const std::string& why);
   // What was on its way is lost, but the process is there, and on_node_back() follows.
+  void on_receive(node_id source, protocol::Receive::Reader message);
+  void on_pages(node_id source, protocol::PagesAhead::Reader message, kj::ArrayPtr<const kj::byte> attachment);
+  void on_lay(node_id source, protocol::ImageAhead::Reader message);
+  void on_ready(node_id target, protocol::TaskEpoch::Reader message);
+  void on_drop_ahead(node_id source, protocol::TaskEpoch::Reader message);
   void on_node_lost(node_id node, bool process_is_gone, const std::string& why);
   void on_node_back(node_id node);
   // On the I/O thread.
@@ -106,6 +124,14 @@ public:
   // Call numbers with this bit are claims: the rest is the task. Node numbers are below 32,768.
 
   move_recorder& recorder() noexcept { return recorder_; }
+
+  transfer wanted(const resident& task, transfer asked) const noexcept;
+  // How the task is to be moved when that is asked for.
+  bool moves_in_rounds(const resident& task, std::uint64_t random) const noexcept {
+    transfer how = task.control->moves_by == transfer::by_default ? with_.moves_by : task.control->moves_by;
+    return how == transfer::pre_copy || how == transfer::pre_flush || how == transfer::automatic ||
+           (how == transfer::random && random % 2 == 0);
+  }
 
 private:
   static bool may_move(const resident& task, const move_asker& asker) noexcept;
@@ -123,8 +149,37 @@ private:
   }
   bool refuse_if_closed(node_id source, task_id task, std::uint64_t epoch);
   failure check_movable(resident& task) const;
+  void offer(resident& task, const memory_survey& memory, const byte_writer& bundle,
+             const std::vector<std::byte>& manifest, bool with_pages, bool unlaid);
   bool send_offer(resident& task, task_id id, std::uint64_t epoch, const memory_survey& memory,
-                  const byte_writer& bundle, const std::vector<std::byte>& manifest, bool with_pages);
+                  const byte_writer& bundle, const std::vector<std::byte>& manifest, bool with_pages, bool unlaid = false);
+
+  static const strategy* strategy_of(transfer which) noexcept;
+  bool begin_rounds(resident& task, transfer how);
+  void run_rounds(const std::shared_ptr<carriage>& from, bool undecided) noexcept;
+  std::string decide(carriage& c);
+  bool begin(carriage& c);
+  std::vector<page_range> take_written(carriage& c);
+  bool carry_straight(carriage& c, const std::vector<page_range>& pages);
+  bool carry_by_image(carriage& c, const std::vector<page_range>& pages);
+  bool send_pages(carriage& c, const std::vector<page_range>& pages, bool last);
+  void send_frozen(resident& task, memory_survey&& memory, byte_writer&& bundle);
+  static std::size_t size_of(const std::vector<page_range>& pages) noexcept;
+  void note_speed(std::unordered_map<node_id, double>& of, node_id target, std::size_t bytes,
+                  std::chrono::steady_clock::time_point begun);
+  std::shared_ptr<carriage> carriage_to(node_id target, task_id task, std::uint64_t epoch);
+  void fail_carriages(node_id target, const std::string& why);
+  void put_away(carriage& c, bool moved) noexcept;
+  void remove_images(task_id task) noexcept;
+
+  void open_reception(task_id id, const std::shared_ptr<reception>& into);
+  void settle_reception(task_id id, const std::shared_ptr<reception>& of, bool open, const failure& why);
+  void tell_ready(const reception& of, task_id task);
+  std::shared_ptr<reception> reception_of(task_id task, node_id source, std::uint64_t epoch);
+  void lay_image(reception& into, task_id task, image&& newer);
+  void close_reception(reception& of);
+  void drop_reception(task_id task);
+  void drop_receptions(node_id source);
   void claim(task_id task, std::uint64_t epoch, node_id source);
   void accept_offer(task_id id, std::unique_ptr<arrival> incoming);
   void granted(resident& task);
@@ -142,13 +197,18 @@ private:
   void tell_not_held(node_id home, task_id task);
   resident* departing(task_id id) noexcept;
   image image_of(task_id task);
+  std::vector<std::byte> image_manifest(task_id task);
 
   parts with_;
   move_recorder recorder_;
   std::atomic<bool> closed_{false};
   spin_lock lock_;
   std::string why_closed_;
-  std::unordered_map<task_id, image> images_;     // the newest image of tasks that are here
+  struct known_image {
+    image of;
+    bool laid = true; // the task's memory is based on it; otherwise it is only what the store has of it
+  };
+  std::unordered_map<task_id, known_image> images_; // the newest image of tasks that are here
   std::unordered_map<task_id, node_id> sources_;  // where foreign tasks that are here came from
   std::unordered_map<task_id, resident*> moving_; // departures and arrivals under way
   std::set<task_id> unsure_;                      // tasks whose home may believe them elsewhere
@@ -160,6 +220,13 @@ private:
   std::unordered_map<task_id, copy_offered> copies_; // that no target has taken yet, of tasks that are here
   std::set<task_id> disowned_;                    // tasks that are here and that home has given up as lost
   std::set<node_id> dead_;                        // on the I/O thread only
+  std::unordered_map<task_id, std::shared_ptr<carriage>> carriages_;
+  std::unordered_map<task_id, std::shared_ptr<reception>> receptions_;
+  std::unordered_map<node_id, double> links_, stores_; // bytes a second that went to it straight, and by the image
+  std::atomic<bool> stopping_{false};
+  write_tracker tracker_;
+  background movers_;    // for carriages, whose targets they wait for
+  background receivers_; // for receptions, which wait for nobody elsewhere: two nodes may each wait for the other
 };
 
 inline constinit transfer_engine* this_engine = nullptr;
@@ -171,3 +238,5 @@ inline constinit transfer_engine* this_engine = nullptr;
 #include <migrate/transfer/claims.hpp>
 #include <migrate/transfer/losses.hpp>
 #include <migrate/transfer/copies.hpp>
+#include <migrate/transfer/ahead.hpp>
+#include <migrate/transfer/receiving.hpp>

@@ -33,6 +33,8 @@ inline void transfer_engine::take_back(resident& task, target_loss how, const st
 }
 
 inline void transfer_engine::on_connection_broken(node_id node, const std::string& why) {
+  fail_carriages(node, why);
+  drop_receptions(node);
   std::vector<resident*> offered;
   {
     held guard(lock_);
@@ -47,6 +49,8 @@ inline void transfer_engine::on_connection_broken(node_id node, const std::strin
 inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, const std::string& why) {
   dead_.insert(node);
   if (process_is_gone) with_.home.died(node);
+  fail_carriages(node, why);
+  drop_receptions(node);
   std::vector<resident*> mine;
   {
     held guard(lock_);

@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include <migrate/memory/dirty_pages.hpp>
-#include <migrate/store/store.hpp>
+#include <migrate/store/commit.hpp>
+#include <migrate/store/image.hpp>
+#include <migrate/store/page_run.hpp>
 #include <migrate/task/control_block.hpp>
 
 namespace migrate::detail {
@@ -21,24 +24,71 @@ inline char* page_floor(char* address) noexcept {
   return address - (reinterpret_cast<std::uintptr_t>(address) & (page_size - 1));
 }
 
-inline memory_survey survey_memory(control_block& control, page_scanner& scanner) {
+inline void add_range(std::vector<page_range>& ranges, char* address, std::size_t bytes) {
+  if (!ranges.empty() && ranges.back().address + ranges.back().bytes == address)
+    ranges.back().bytes += bytes;
+  else
+    ranges.push_back({address, bytes});
+}
+
+inline bool all_zero(const char* page) noexcept {
+  std::uint64_t first;
+  std::memcpy(&first, page, sizeof first);
+  return first == 0 && std::memcmp(page, page + sizeof first, page_size - sizeof first) == 0;
+}
+
+inline std::vector<page_range> to_ranges(const std::vector<page_run>& runs, region_number region) {
+  std::vector<page_range> ranges;
+  ranges.reserve(runs.size());
+  for (const page_run& run : runs)
+    ranges.push_back({region.base() + std::size_t{run.first} * page_size, std::size_t{run.pages} * page_size});
+  return ranges;
+}
+
+inline std::vector<page_range> merged(const std::vector<page_range>& ranges, region_number region) {
+  return to_ranges(to_runs(ranges, region), region);
+}
+// Sorted, and each page once.
+
+inline std::vector<page_range> with_image(const std::vector<page_range>& pages, const image& based_on,
+                                          const std::vector<page_range>& live, region_number region) {
+  std::vector<page_run> all = to_runs(pages, region);
+  for (const image_extent& each : keep(based_on.extents(), to_runs(live, region), {})) all.push_back({each.first, each.pages});
+  normalise(all);
+  return to_ranges(all, region);
+}
+// The pages, and those of the image that are in live.
+
+inline std::vector<page_range> live_memory(control_block& control) {
   // The stack from its pointer up, with the control block, and what the heap says is in use: free
   // spans and the dead part of the stack stay behind.
   constexpr std::size_t below_pointer = 1024; // the switch's own frames and the red zone
-  memory_survey found;
+  std::vector<page_range> live;
   control.heap.tidy();
   char* stack_low = page_floor(std::max(control.suspended.stack_pointer - below_pointer, control.stack_limit()));
-  auto add = [](std::vector<page_range>& ranges, char* address, std::size_t bytes) {
-    if (!ranges.empty() && ranges.back().address + ranges.back().bytes == address)
-      ranges.back().bytes += bytes;
-    else
-      ranges.push_back({address, bytes});
-  };
-  add(found.live, stack_low, static_cast<std::size_t>(control.stack_top() - stack_low));
-  control.heap.for_each_live_range([&](char* address, std::size_t bytes) { add(found.live, address, bytes); });
+  add_range(live, stack_low, static_cast<std::size_t>(control.stack_top() - stack_low));
+  control.heap.for_each_live_range([&](char* address, std::size_t bytes) { add_range(live, address, bytes); });
+  return live;
+}
+
+inline memory_survey survey_memory(control_block& control, page_scanner& scanner) {
+  memory_survey found;
+  found.live = live_memory(control);
   for (const page_range& range : found.live)
     scanner.for_each_dirty_range(range.address, range.bytes, [&](char* address, std::size_t bytes) {
-      add(found.dirty, address, bytes);
+      add_range(found.dirty, address, bytes);
+      found.dirty_bytes += bytes;
+    });
+  return found;
+}
+
+inline memory_survey survey_written(control_block& control, page_scanner& scanner) {
+  // The same of a task whose region a write_tracker watches: `dirty` is what was written since it was last taken.
+  memory_survey found;
+  found.live = live_memory(control);
+  for (const page_range& range : found.live)
+    scanner.take_written(range.address, range.bytes, true, false, [&](char* address, std::size_t bytes) {
+      add_range(found.dirty, address, bytes);
       found.dirty_bytes += bytes;
     });
   return found;

@@ -12,6 +12,7 @@
 #include <migrate/rpc/identity.hpp>
 #include <migrate/store/image.hpp>
 #include <migrate/task/services.hpp>
+#include <migrate/task/transfer.hpp>
 
 namespace migrate::detail {
 
@@ -36,12 +37,16 @@ struct move_asker {
 
 enum class move_phase : std::uint8_t {
   asked,    // the task is to be frozen and offered
+  ahead,    // it runs, or is frozen, and its pages go ahead of its offer: see ahead.hpp
   offered,  // frozen here; the target has the offer
   vacating, // the task runs on the target; its memory here goes
   failed,   // the task goes on here; it reads the reason itself
   arriving, // on the target: to be laid out
   claiming, // on the target: laid out; home decides
 };
+
+struct carriage;  // on the source: pages that go ahead
+struct reception; // on the target: pages that have come ahead
 
 struct arrival {
   // An offer as it came.
@@ -57,12 +62,17 @@ struct arrival {
   std::vector<page_range> pages;
   std::vector<std::byte> bytes; // the bundle, then the pages
   std::size_t bundle = 0;
+  std::shared_ptr<reception> ahead; // pages that lie there already
+  bool unlaid = false;              // the image is only to be known
 };
 
 struct move_order {
   node_id target = no_node;
   move_phase phase = move_phase::asked;
   move_asker asker;
+  transfer how = transfer::by_default;
+  std::string why_so;                           // if the library chose how: by what measures
+  std::shared_ptr<carriage> carried;            // what goes ahead of the offer, if anything does
   failure why;
   std::uint64_t epoch = 0;                      // before the move
   std::uint64_t claimed = 0;                    // the epoch that this node last asked home to follow
@@ -74,7 +84,9 @@ struct move_order {
   std::unique_ptr<arrival> incoming;            // on the target; on the source: the task comes back already
   std::chrono::steady_clock::time_point frozen_at;
 
-  bool asked_itself() const noexcept { return asker.node == no_node && asker.reason == move_reason::asked; }
+  bool asked_itself() const noexcept {
+    return asker.node == no_node && asker.reason == move_reason::asked && asker.told == nullptr;
+  }
   // The task waits for it in move_me(), and reads there what came of it.
 };
 // Guarded by its resident's lock; the phases `asked`, `vacating` and `arriving` belong to the worker that

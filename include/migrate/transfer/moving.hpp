@@ -11,7 +11,7 @@ namespace migrate::detail::moving {
 
 // As in family.hpp: nothing of the node's memory is kept across a wait.
 
-inline failure move_me(node_id target) {
+inline failure move_me(node_id target, transfer how) {
   for (bool ordered = false; !ordered;) {
     resident& me = *current_task();
     if (target == this_home->here()) return {};
@@ -21,7 +21,7 @@ inline failure move_me(node_id target) {
     {
       node_heap_scope scope;
       failure under_way;
-      this_engine->order(me, me.id, target, {}, under_way);
+      this_engine->order(me, me.id, target, {}, under_way, {}, how);
       ordered = !under_way.code;
     }
     this_scheduler->serve_me(*this_worker()); // what somebody else asked of it goes first
@@ -43,10 +43,18 @@ inline failure move_me(node_id target) {
   return why;
 }
 
-inline failure move(task_id id, node_id target) {
+inline void move_soon(node_id target) noexcept {
+  node_heap_scope scope;
+  failure under_way;
+  resident& me = *current_task();
+  this_engine->order(me, me.id, target, {no_node, 0, {}, move_reason::asked, [](std::uint64_t, const failure&) noexcept {}},
+                     under_way);
+}
+
+inline failure move(task_id id, node_id target, transfer how) {
   task_id by = current_task() != nullptr ? current_task()->id : task_id{};
   for (;;) {
-    if (resident* me = current_task(); me != nullptr && me->id == id) return move_me(target);
+    if (resident* me = current_task(); me != nullptr && me->id == id) return move_me(target, how);
     failure why;
     node_id place = family::locate(id, why);
     if (why.code) return why;
@@ -58,7 +66,7 @@ inline failure move(task_id id, node_id target) {
       asked = call_here([&](std::uint64_t call) {
         failure refused;
         resident* task = this_home->find_here(id);
-        if (task == nullptr || !this_engine->order(*task, id, target, {this_home->here(), call, by}, refused))
+        if (task == nullptr || !this_engine->order(*task, id, target, {this_home->here(), call, by}, refused, {}, how))
           this_calling.calls->complete(call, answer{errc::ok, "", 1, 0, {}});
         else if (refused.code)
           this_calling.calls->complete(call, answer{static_cast<errc>(refused.code.value()), refused.what, 0, 0, {}});
@@ -70,6 +78,7 @@ inline failure move(task_id id, node_id target) {
         request.setTask(id.bits());
         request.setTarget(number(target));
         request.setBy(by.bits());
+        request.setTransfer(static_cast<std::uint8_t>(how));
       });
     }
     if (asked->how == waited::moved) continue;

@@ -30,6 +30,7 @@ inline std::unique_ptr<arrival> read_offer(node_id source, protocol::Offer::Read
     incoming->pages.push_back(
         {reinterpret_cast<char*>(range.getAddress()), std::size_t{range.getCount()} * page_size});
   incoming->bundle = message.getBundle();
+  incoming->unlaid = message.getUnlaid();
   incoming->bytes.assign(reinterpret_cast<const std::byte*>(attachment.begin()),
                          reinterpret_cast<const std::byte*>(attachment.end()));
   return incoming;

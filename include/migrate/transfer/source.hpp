@@ -13,7 +13,7 @@ inline bool transfer_engine::may_move(const resident& task, const move_asker& as
 }
 
 inline bool transfer_engine::order(resident& task, task_id id, node_id target, move_asker asker, failure& refused,
-                                   task_id copy) {
+                                   task_id copy, transfer how) {
   {
     held guard(task.lock);
     if (task.id != id || task.state.load() == run_state::none) return false;
@@ -33,6 +33,7 @@ inline bool transfer_engine::order(resident& task, task_id id, node_id target, m
     task.move->target = target;
     task.move->asker = asker;
     task.move->copy = copy;
+    task.move->how = how;
   }
   this_scheduler->ask(task, want_move);
   return true;
@@ -59,7 +60,9 @@ inline void transfer_engine::on_move(node_id asker, protocol::Move::Reader messa
   move_reason reason = command ? move_reason::command : move_reason::asked;
   resident* task = with_.home.find_here(id);
   move_asker by{asker, message.getCall(), task_id(message.getBy()), reason};
-  if (task == nullptr || !order(*task, id, node_id(message.getTarget()), by, refused)) {
+  auto how = message.getTransfer() < std::size(transfer_names) ? static_cast<transfer>(message.getTransfer())
+                                                               : transfer::by_default;
+  if (task == nullptr || !order(*task, id, node_id(message.getTarget()), by, refused, {}, how)) {
     // `first`: not here; the asker looks for it again.
     send_answer(with_.network, asker, message.getCall(), answer{errc::ok, "", 1, 0, {}});
     return;
@@ -80,8 +83,9 @@ inline void transfer_engine::serve(resident& task) noexcept {
       }
     }
     phase = task.move == nullptr ? move_phase::failed : task.move->phase;
+    if (phase == move_phase::ahead) task.move->carried->hurry = true;
   }
-  if ((phase == move_phase::failed || phase == move_phase::asked) && disowned(task.id)) {
+  if ((phase == move_phase::failed || phase == move_phase::asked || phase == move_phase::ahead) && disowned(task.id)) {
     discard(task);
     return;
   }
@@ -92,6 +96,10 @@ inline void transfer_engine::serve(resident& task) noexcept {
         offer_copy(task);
       else
         depart(task);
+      return;
+    case move_phase::ahead: // it asks to be moved itself
+      ::sched_yield();
+      this_scheduler->thaw(task);
       return;
     case move_phase::vacating: vacate(task); return;
     case move_phase::arriving:
@@ -136,7 +144,17 @@ inline void transfer_engine::reopen() noexcept { closed_ = false; }
 inline image transfer_engine::image_of(task_id task) {
   held guard(lock_);
   auto found = images_.find(task);
-  return found == images_.end() ? image{} : found->second;
+  return found == images_.end() || !found->second.laid ? image{} : found->second.of;
+}
+// What the task's memory is based on.
+
+inline std::vector<std::byte> transfer_engine::image_manifest(task_id task) {
+  image known;
+  {
+    held guard(lock_);
+    if (auto found = images_.find(task); found != images_.end()) known = found->second.of;
+  }
+  return known.valid() ? known.encode() : std::vector<std::byte>();
 }
 
 inline void transfer_engine::depart(resident& task) {
@@ -154,6 +172,13 @@ inline void transfer_engine::depart(resident& task) {
     return;
   }
   failure refused = check_movable(task);
+  const std::shared_ptr<carriage> carried = order.carried; // rounds have been made
+  if (!refused.code && carried != nullptr) refused = carried->why();
+  if (!refused.code && carried == nullptr && !order.asked_itself() && order.asker.reason != move_reason::spawned &&
+      order.asker.reason != move_reason::evicted) {
+    transfer how = wanted(task, order.how);
+    if ((how == transfer::automatic || strategy_of(how)->in_rounds) && begin_rounds(task, how)) return;
+  }
   if (!refused.code) refused = with_.carriers.prepare(task);
   if (refused.code) {
     give_up(task, std::move(refused));
@@ -161,9 +186,30 @@ inline void transfer_engine::depart(resident& task) {
   }
   byte_writer bundle;
   with_.carriers.encapsulate(task, bundle);
-  memory_survey memory = survey_memory(*task.control, with_.scanner);
-  image base = image_of(task.id);
-  bool with_pages = memory.dirty_bytes <= with_.most_inline || with_.images == nullptr;
+  memory_survey memory =
+      carried != nullptr ? survey_written(*task.control, with_.scanner) : survey_memory(*task.control, with_.scanner);
+  {
+    held guard(task.lock);
+    order.bytes = memory.dirty_bytes;
+  }
+  constexpr std::size_t most_of_rest = std::size_t{4} << 20; // what rounds have left goes into one message
+  const std::size_t most = carried != nullptr ? std::max(most_of_rest, with_.most_inline) : with_.most_inline;
+  const bool with_pages = memory.dirty_bytes <= most || with_.images == nullptr;
+  const bool straight = carried != nullptr ? !carried->how->by_image
+                                           : !with_pages && !strategy_of(wanted(task, order.how))->by_image;
+  if (carried == nullptr) order.how = straight ? transfer::full_copy : transfer::flush;
+  if (straight && memory.dirty_bytes > most) {
+    if (image base = image_of(task.id); carried == nullptr && base.valid())
+      memory.dirty = with_image(memory.dirty, base, memory.live, task.control->region);
+    send_frozen(task, std::move(memory), std::move(bundle));
+    return;
+  }
+  if (straight) {
+    offer(task, memory, bundle, image_manifest(task.id), true, true);
+    return;
+  }
+  image base = carried != nullptr && carried->newest.valid() ? carried->newest : image_of(task.id);
+  if (carried != nullptr) order.offered = carried->newest;
   if (!with_pages) {
     fault_point("source.flushing");
     order.offered = with_.images->commit(task.id, task.control->region, base.valid() ? &base : nullptr,
@@ -172,25 +218,29 @@ inline void transfer_engine::depart(resident& task) {
   }
   const image& from = with_pages ? base : order.offered;
   std::vector<std::byte> manifest;
-  if (from.valid()) manifest = from.encode();
+  if (from.valid() && (carried == nullptr || !with_pages)) manifest = from.encode(); // else the target has laid it
+  offer(task, memory, bundle, manifest, with_pages, false);
+}
+
+inline void transfer_engine::offer(resident& task, const memory_survey& memory, const byte_writer& bundle,
+                                   const std::vector<std::byte>& manifest, bool with_pages, bool unlaid) {
   {
     held guard(lock_);
     moving_[task.id] = &task;
   }
   {
     held guard(task.lock);
-    order.phase = move_phase::offered;
-    order.bytes = memory.dirty_bytes;
+    task.move->phase = move_phase::offered;
   }
   with_.home.leaving(task.control->region);
-  if (!send_offer(task, task.id, task.epoch, memory, bundle, manifest, with_pages))
+  if (!send_offer(task, task.id, task.epoch, memory, bundle, manifest, with_pages, unlaid))
     give_up(task, {make_error_code(errc::node_unreachable), "the offer cannot be sent"});
   fault_point("source.offered");
 }
 
 inline bool transfer_engine::send_offer(resident& task, task_id id, std::uint64_t epoch, const memory_survey& memory,
                                         const byte_writer& bundle, const std::vector<std::byte>& manifest,
-                                        bool with_pages) {
+                                        bool with_pages, bool unlaid) {
   std::vector<iovec> attachment;
   attachment.push_back({const_cast<std::byte*>(bundle.bytes().data()), bundle.bytes().size()});
   if (with_pages)
@@ -219,6 +269,8 @@ inline bool transfer_engine::send_offer(resident& task, task_id id, std::uint64_
         offer.setBundle(static_cast<std::uint32_t>(bundle.bytes().size()));
         offer.setShared(control.shares_region);
         if (id != task.id) offer.setOriginal(task.id.bits());
+        offer.setAhead(id == task.id && task.move->carried != nullptr);
+        offer.setUnlaid(unlaid);
       },
       attachment);
 }
@@ -257,6 +309,7 @@ inline void transfer_engine::give_up(resident& task, failure why) noexcept {
       // What stays in the store is garbage that the task's next image replaces.
     }
   }
+  if (order->carried) put_away(*order->carried, false);
   scheduler::answered(task, want_move);
   if (!asked_itself) {
     answer_asker(order->asker, why);
@@ -284,9 +337,11 @@ inline resident* transfer_engine::departing(task_id id) noexcept {
 inline void transfer_engine::on_refusal(node_id target, protocol::OfferRefusal::Reader message) {
   copy_settled(task_id(message.getTask()),
                {make_error_code(static_cast<errc>(message.getCode())), std::string(message.getWhat().cStr())});
+  auto code = static_cast<errc>(message.getCode());
+  if (auto of = carriage_to(target, task_id(message.getTask()), message.getEpoch()))
+    of->fail({make_error_code(code), std::string(message.getWhat().cStr())});
   resident* task = departing(task_id(message.getTask()));
   if (task == nullptr || task->move->target != target || task->move->epoch != message.getEpoch()) return;
-  auto code = static_cast<errc>(message.getCode());
   if (code == errc::home_unreachable) {
     // The target had asked home and gave up its claim to us.
     run_unasked(*task);
@@ -307,7 +362,7 @@ inline void transfer_engine::taken(resident& task) {
   auto freeze = std::chrono::steady_clock::now() - task.move->frozen_at;
   recorder_.moved(static_cast<std::uint64_t>(
                       std::chrono::duration_cast<std::chrono::nanoseconds>(freeze).count()),
-                  task.move->bytes);
+                  task.move->bytes + (task.move->carried ? task.move->carried->bytes : 0), task.move->how, task.move->why_so);
   {
     held guard(lock_);
     moving_.erase(task.id);
@@ -332,6 +387,7 @@ inline void transfer_engine::vacate(resident& task) {
     sources_.erase(id);
     unsure_.erase(id);
   }
+  if (order->carried) put_away(*order->carried, true);
   if (task.open_call != 0) with_.calls.close(task.open_call);
   with_.departed.note(region, id, task.control->name, order->target);
   scheduler::answered(task, want_move);
@@ -376,6 +432,11 @@ inline void transfer_engine::ended(resident& task) noexcept {
     held guard(task.lock);
     order = std::exchange(task.move, nullptr);
     task.state.store(run_state::none); // from here on nobody can ask it to move
+  }
+  if (order != nullptr && order->carried) {
+    order->carried->end();
+    had_image = had_image || order->carried->newest.valid();
+    put_away(*order->carried, false);
   }
   scheduler::answered(task, want_move);
   scheduler::answered(task, want_end);

@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <tuple>
 #include <vector>
 
 #include <migrate/task/codec.hpp>
 #include <migrate/task/spin_lock.hpp>
+#include <migrate/task/transfer.hpp>
 #include <migrate/transfer/move_cost.hpp>
 
 namespace migrate {
@@ -18,12 +21,23 @@ struct move_statistics {
   std::uint64_t bytes_flushed = 0;       // pages written to the store or sent
   std::vector<std::uint64_t> freeze_ns;  // of the last moves: from the freeze until the source heard that the task runs
 
-  auto migrate_fields() { return std::tie(moves, failures, bytes_flushed, freeze_ns); }
+  std::vector<std::uint64_t> made_by;    // moves by each transfer; as many as have names
+  std::string last_choice;               // what the library has last chosen by itself, and why
+
+  auto migrate_fields() { return std::tie(moves, failures, bytes_flushed, freeze_ns, made_by, last_choice); }
+
+  std::uint64_t moves_by(transfer how) const {
+    auto at = static_cast<std::size_t>(how);
+    return at < made_by.size() ? made_by[at] : 0;
+  }
 
   void add(const move_statistics& other) {
     moves += other.moves;
     failures += other.failures;
     bytes_flushed += other.bytes_flushed;
+    made_by.resize(std::max(made_by.size(), other.made_by.size()));
+    for (std::size_t i = 0; i < other.made_by.size(); ++i) made_by[i] += other.made_by[i];
+    if (!other.last_choice.empty()) last_choice = other.last_choice;
     freeze_ns.insert(freeze_ns.end(), other.freeze_ns.begin(), other.freeze_ns.end());
   }
 
@@ -41,9 +55,12 @@ namespace detail {
 
 class move_recorder {
 public:
-  void moved(std::uint64_t freeze_ns, std::uint64_t bytes) {
+  void moved(std::uint64_t freeze_ns, std::uint64_t bytes, transfer how, const std::string& why_so) {
     held guard(lock_);
     ++total_.moves;
+    total_.made_by.resize(std::size(transfer_names));
+    ++total_.made_by[static_cast<std::size_t>(how)];
+    if (!why_so.empty()) total_.last_choice = why_so;
     total_.bytes_flushed += bytes;
     cost_.measured(static_cast<double>(freeze_ns) * 1e-9, bytes);
     if (total_.freeze_ns.size() < kept)

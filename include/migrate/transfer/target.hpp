@@ -43,6 +43,15 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
     if (!gone) return;
   }
   if (refuse_if_closed(source, id, epoch)) return;
+  if (message.getAhead()) {
+    incoming->ahead = reception_of(id, source, epoch);
+    if (incoming->ahead == nullptr || incoming->ahead->region != incoming->region) {
+      refuse(source, id, epoch, {make_error_code(errc::move_refused), "the pages that go with the offer have not come"});
+      return;
+    }
+    held guard(lock_);
+    receptions_.erase(id);
+  }
   if (message.getShared() && occupied(incoming->region, id)) {
     refuse(source, id, epoch, {make_error_code(errc::region_occupied),
                                "a copy of the task has the same addresses on node " + to_string(with_.home.here())});
@@ -61,7 +70,7 @@ inline void transfer_engine::tell_taken(node_id source, task_id task, std::uint6
 
 inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> incoming) {
   std::uint64_t epoch = incoming->epoch;
-  bool small = incoming->manifest.empty() && !with_.home.is_leaving(incoming->region);
+  bool small = (incoming->manifest.empty() || incoming->unlaid) && !with_.home.is_leaving(incoming->region);
   resident& task = with_.home.residents().enter(id, epoch, nullptr, with_.home.records().find(id), run_state::frozen);
   {
     held guard(task.lock);
@@ -98,13 +107,21 @@ inline void transfer_engine::lay_out(resident& task) {
   try {
     check_offer(from);
     char* base = from.region.base();
-    if (std::optional<char*> garbage = with_.vacated.reopen(from.region))
+    if (from.ahead)
+      from.garbage_end = from.ahead->end;
+    else if (std::optional<char*> garbage = with_.vacated.reopen(from.region))
       from.garbage_end = *garbage;
     else if (!with_.home.open_region(from.region))
       throw error(errc::region_exhausted, "the kernel refuses another mapping (vm.max_map_count?)");
     opened = true;
     image newest;
-    if (!from.manifest.empty()) {
+    if (from.ahead && !from.unlaid) {
+      if (!from.manifest.empty()) lay_image(*from.ahead, id, image::parse(from.manifest));
+      from.garbage_end = from.ahead->end;
+      newest = from.ahead->laid;
+    } else if (!from.manifest.empty() && from.unlaid) {
+      newest = image::parse(from.manifest);
+    } else if (!from.manifest.empty()) {
       if (with_.images == nullptr) throw error(errc::store_missing, "this node has no store to resume from");
       newest = image::parse(from.manifest);
       if (newest.task() != id || newest.region() != from.region)
@@ -128,7 +145,7 @@ inline void transfer_engine::lay_out(resident& task) {
     }
     if (newest.valid()) {
       held guard(lock_);
-      images_[id] = newest;
+      images_[id] = {newest, !from.unlaid};
     }
   } catch (const std::exception& reason) {
     const auto* known = dynamic_cast<const error*>(&reason);

@@ -1,0 +1,201 @@
+#include <migrate/transfer/fault_point.hpp>
+
+#include "../support/cluster.hpp"
+#include "../support/folder.hpp"
+#include "../support/program.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <migrate/mailbox.hpp>
+#include <migrate/nodes.hpp>
+
+using namespace migrate;
+using migrate_test::folder;
+using namespace std::chrono_literals;
+
+namespace {
+
+const migrate_test::no_cluster_of_its_own here;
+
+// A task of node 1 goes to node 2, where it writes its memory all the time. Its parent has it moved from there to node 3
+// by a strategy; somebody dies, or stops, on the way. It writes down what it does afterwards: two runners would be seen.
+
+constexpr std::size_t words = (6 << 20) / 8;
+constexpr int ticks = 20;
+
+void note(const std::string& file, const std::string& line) {
+  int to = ::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+  std::string text = line + "\n";
+  if (to < 0 || ::write(to, text.data(), text.size()) < 0) std::abort();
+  ::close(to);
+}
+
+std::string wanted(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+std::uint64_t traveller(std::string file, task_id parent) {
+  std::vector<std::uint64_t> data(words);
+  for (std::size_t i = 0; i < words; ++i) data[i] = i;
+  this_task::migrate_to(node_id(2));
+  mailbox<int> stop;
+  send(parent, 1);
+  std::uint64_t turn = 0;
+  while (!stop.try_receive()) {
+    for (std::size_t i = turn % 7; i < words; i += 512 * 7) ++data[i];
+    ++turn;
+    this_task::poll();
+  }
+  note(file, "after " + to_string(this_task::node()));
+  for (int i = 0; i < ticks; ++i) {
+    note(file, "tick " + std::to_string(i));
+    this_task::yield();
+  }
+  for (std::uint64_t back = turn; back-- > 0;)
+    for (std::size_t i = back % 7; i < words; i += 512 * 7) --data[i];
+  std::uint64_t wrong = 0;
+  for (std::size_t i = 0; i < words; ++i) wrong += data[i] != i;
+  return wrong;
+}
+
+const migrate_test::scenario_entry one_move{"one move by strategy", [] {
+                                              std::string file = wanted("FAULT_FILE");
+                                              transfer how = *transfer_named(wanted("FAULT_HOW"));
+                                              std::string outcome = migrate_test::run([file, how] {
+                                                try {
+                                                  auto moved = spawn({.name = "traveller"}, traveller, file,
+                                                                     this_task::id());
+                                                  mailbox<int>().receive();
+                                                  std::string said;
+                                                  try {
+                                                    moved.migrate_to(node_id(3), how);
+                                                    said = "moved";
+                                                  } catch (const error& thrown) {
+                                                    said = "refused " + std::to_string(thrown.code().value());
+                                                  }
+                                                  try {
+                                                    send(moved.id(), 1);
+                                                  } catch (const error&) {
+                                                    // join says what has become of it
+                                                  }
+                                                  return (moved.join() == 0 ? "right, " : "wrong, ") + said;
+                                                } catch (const error& thrown) {
+                                                  return "error " + std::to_string(thrown.code().value());
+                                                }
+                                              });
+                                              std::printf("%s\n", outcome.c_str());
+                                              std::fflush(stdout);
+                                              return 0;
+                                            }};
+
+struct result {
+  int status = 0;
+  std::string outcome;
+  std::vector<std::string> lines;
+};
+
+result play(transfer how, const std::string& fault) {
+  folder place;
+  std::string file = place.path / "lines";
+  migrate_test::program cluster({migrate_test::own_path()}, {{"MIGRATE_SCENARIO", "one move by strategy"},
+                                                             {"MIGRATE_FAULT", fault},
+                                                             {"MIGRATE_KEEPALIVE", "1500"},
+                                                             {"MIGRATE_QUIET", "1"},
+                                                             {"FAULT_FILE", file},
+                                                             {"FAULT_HOW", std::string(name_of(how))}});
+  result seen;
+  seen.outcome = cluster.line(30s);
+  if (fault.starts_with("stop:")) ::kill(-cluster.id(), SIGCONT);
+  seen.status = cluster.wait(30s);
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) seen.lines.push_back(line);
+  return seen;
+}
+
+void check_one_runner(const result& seen) {
+  std::map<std::string, int> count;
+  std::ostringstream all;
+  for (const std::string& line : seen.lines) {
+    ++count[line];
+    all << line << "\n";
+  }
+  INFO("it wrote:\n" << all.str());
+  INFO("outcome: " << seen.outcome);
+  CHECK(seen.status == 0);
+  for (const auto& [line, times] : count) {
+    INFO(line);
+    CHECK(times == 1);
+  }
+  if (seen.outcome.starts_with("right, "))
+    CHECK(seen.lines.size() == ticks + 1);
+  else
+    CHECK(seen.outcome == "error " + std::to_string(static_cast<int>(errc::node_lost)));
+}
+
+struct way {
+  transfer how;
+  std::vector<std::string> source, target; // where it comes by
+};
+
+const std::vector<way> ways{
+    {transfer::full_copy,
+     {"source.streaming", "source.offered"},
+     {"target.receiving", "target.pages", "target.granted"}},
+    {transfer::pre_copy,
+     {"source.round", "source.streaming", "source.frozen", "source.taken"},
+     {"target.pages", "target.offered", "target.laid_out"}},
+    {transfer::pre_flush,
+     {"source.flushing", "source.flushed", "source.offered"},
+     {"target.laying", "target.offered", "target.taken"}},
+};
+
+} // namespace
+
+TEST_CASE("without a fault the task arrives by each strategy") {
+  for (const way& each : ways) {
+    CAPTURE(std::string(name_of(each.how)));
+    result seen = play(each.how, "");
+    check_one_runner(seen);
+    CHECK(seen.outcome == "right, moved");
+    CHECK(std::find(seen.lines.begin(), seen.lines.end(), "after 3") != seen.lines.end());
+  }
+}
+
+TEST_CASE("a source that is killed at any step of any strategy leaves one runner or a named error") {
+  for (const way& each : ways)
+    for (const std::string& point : each.source) {
+      CAPTURE(std::string(name_of(each.how)), point);
+      result seen = play(each.how, "2:" + point);
+      check_one_runner(seen);
+      if (point == "source.taken")
+        CHECK(seen.outcome.starts_with("right")); // who asked may have lost the answer
+    }
+}
+
+TEST_CASE("a target that is killed at any step of any strategy leaves the task where it was, and says so") {
+  for (const way& each : ways)
+    for (const std::string& point : each.target) {
+      CAPTURE(std::string(name_of(each.how)), point);
+      result seen = play(each.how, "3:" + point);
+      check_one_runner(seen);
+      if (point != "target.taken") CHECK(seen.outcome.starts_with("right, refused"));
+    }
+}
+
+TEST_CASE("a node that stops in mid-transfer and comes back does not run what goes on elsewhere") {
+  for (const char* fault : {"stop:3:target.pages", "stop:2:source.streaming"}) {
+    CAPTURE(fault);
+    check_one_runner(play(transfer::pre_copy, fault));
+  }
+}
