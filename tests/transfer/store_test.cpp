@@ -127,6 +127,20 @@ TEST_CASE("a move whose store has become read-only fails and the task goes on") 
   ::umount2(place.path.c_str(), MNT_DETACH);
 }
 
+TEST_CASE("a move whose store others may enter now, or belongs to somebody else, fails and the task goes on") {
+  folder place;
+  fs::path store = place.path / "store";
+  check(
+      errc::store_owner, store, [&] { REQUIRE(::chmod(store.c_str(), 0755) == 0); },
+      [&] { REQUIRE(::chmod(store.c_str(), 0700) == 0); });
+  if (::geteuid() != 0) return;
+  folder other;
+  store = other.path / "store";
+  check(
+      errc::store_owner, store, [&] { REQUIRE(::chown(store.c_str(), 65534, 65534) == 0); },
+      [&] { REQUIRE(::chown(store.c_str(), 0, 0) == 0); });
+}
+
 namespace {
 
 // Node 3 is stopped when the offer comes; its image is damaged; it goes on.

@@ -11,11 +11,14 @@
 #include <utility>
 #include <vector>
 
+#include <sys/stat.h>
+
 #include <migrate/error.hpp>
 #include <migrate/id.hpp>
 #include <migrate/memory/address_plan.hpp>
 #include <migrate/memory/current_heap.hpp>
 #include <migrate/store/commit.hpp>
+#include <migrate/store/data_file.hpp>
 #include <migrate/store/image.hpp>
 #include <migrate/store/manifest_file.hpp>
 #include <migrate/store/page_run.hpp>
@@ -152,6 +155,9 @@ inline image store::begin_commit(task_id task, detail::region_number region, con
       throw error(errc::image_foreign, "cannot base an image of task " + to_string(task) + " on " +
                                            to_string(*base) + ": it is another task's or another region's");
   }
+  struct stat status;
+  if (::fstat(state_->root.get(), &status) == 0) // it may have got another owner since it was opened
+    detail::check_owner(status, "the store " + path(), "give it back to this process's user, with mode 700");
   auto dirty_runs = detail::to_runs(dirty, region);
   auto live_runs = detail::to_runs(live, region);
   return detail::committer(*state_, task, region, base, read).run(dirty_runs, live_runs, metadata);
