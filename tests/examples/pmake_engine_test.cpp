@@ -366,7 +366,7 @@ TEST_CASE("of what is ready the longest chain comes first, by what it took last 
   terminal screen;
   status shown(screen, verbosity::quiet);
   struct one_at_a_time final : executor {
-    bool can_start() override { return !busy; }
+    bool can_start(bool) override { return !busy; }
     void start(job what) override {
       busy = true;
       last = what.what;

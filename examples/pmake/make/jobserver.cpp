@@ -4,7 +4,6 @@
 #include <cerrno>
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,6 +29,13 @@ jobserver::jobserver(kind what, const std::string& folder, unsigned at_once) : k
 }
 
 jobserver::~jobserver() {
+  {
+    std::lock_guard lock(mutex_);
+    ending_ = true;
+    if (taker_.joinable()) put(1); // it may be reading
+  }
+  owes_.notify_all();
+  if (taker_.joinable()) taker_.join();
   if (write_ != read_) ::close(write_);
   ::close(read_);
   if (!path_.empty()) ::unlink(path_.c_str());
@@ -40,24 +46,43 @@ std::string jobserver::flag() const {
          (kind_ == kind::fifo ? "fifo:" + path_ : std::to_string(read_) + "," + std::to_string(write_));
 }
 
-void jobserver::set(unsigned at_once) {
-  unsigned wanted = std::max(1u, at_once) - 1, will_be = tokens_ - owed_;
-  if (wanted < will_be) owed_ += will_be - wanted;
-  unsigned kept = wanted > will_be ? std::min(owed_, wanted - will_be) : 0;
-  owed_ -= kept;
-  for (will_be += kept; will_be < wanted; ++will_be, ++tokens_)
+void jobserver::put(unsigned tokens) {
+  for (; tokens > 0; --tokens)
     while (::write(write_, "+", 1) < 0 && errno == EINTR) {
     }
 }
 
-void jobserver::take_back() noexcept {
-  // A make may be faster than we are: who finds nothing waits for the next time.
-  while (owed_ > 0) {
-    pollfd what{read_, POLLIN, 0};
+void jobserver::set(unsigned at_once) {
+  std::lock_guard lock(mutex_);
+  unsigned wanted = std::max(1u, at_once) - 1, will_be = tokens_ - owed_;
+  if (wanted < will_be) {
+    owed_ += will_be - wanted;
+    if (!taker_.joinable()) taker_ = std::thread([this] { take_back(); });
+    owes_.notify_all();
+    return;
+  }
+  unsigned kept = std::min(owed_, wanted - will_be);
+  owed_ -= kept;
+  put(wanted - will_be - kept);
+  tokens_ += wanted - will_be - kept;
+}
+
+void jobserver::take_back() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    owes_.wait(lock, [this] { return owed_ > 0 || ending_; });
+    if (ending_) return;
+    lock.unlock();
     char token;
-    if (::poll(&what, 1, 0) <= 0 || ::read(read_, &token, 1) != 1) return;
-    --owed_;
-    --tokens_;
+    bool got = ::read(read_, &token, 1) == 1;
+    lock.lock();
+    if (!got || ending_) continue;
+    if (owed_ > 0) {
+      --owed_;
+      --tokens_;
+    } else {
+      put(1); // it is wanted again
+    }
   }
 }
 

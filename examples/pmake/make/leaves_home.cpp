@@ -1,9 +1,15 @@
 #include "leaves_home.hpp"
 
 #include <algorithm>
+#include <cerrno>
+#include <fstream>
 #include <initializer_list>
+#include <sstream>
 
 #include <fnmatch.h>
+
+#include "../ninja/disk.hpp"
+#include "../ninja/error.hpp"
 
 namespace pmake {
 
@@ -192,7 +198,38 @@ std::vector<std::vector<std::string>> simple_commands(std::string_view line, boo
   return found;
 }
 
+std::vector<std::string> outputs_named(std::string_view line) {
+  bool understood = true;
+  std::vector<std::string> found;
+  for (const auto& words : simple_commands(line, understood)) {
+    if (name_of(words[0]) == "cd") return {};
+    for (std::size_t i = 1; i < words.size(); ++i) {
+      if (words[i] == "-o" && i + 1 < words.size())
+        found.push_back(words[++i]);
+      else if (words[i].size() > 2 && words[i].rfind("-o", 0) == 0 && matches(compilers, name_of(words[0])))
+        found.push_back(words[i].substr(2));
+    }
+  }
+  if (!understood) return {};
+  return found;
+}
+
 leaving_rules::leaving_rules() = default;
+
+void leaving_rules::read(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) throw build_error("opening '" + path + "': " + reason_text(errno));
+  std::string line;
+  for (int number = 1; std::getline(file, line); ++number) {
+    std::istringstream words(line.substr(0, line.find('#')));
+    std::string what, pattern, more;
+    if (!(words >> what)) continue;
+    bool leaves = what == "leave";
+    if ((!leaves && what != "keep") || !(words >> pattern) || words >> more)
+      throw build_error(path + ":" + std::to_string(number) + ": expected 'leave PATTERN' or 'keep PATTERN'");
+    leaves ? let_leave(pattern) : keep(pattern);
+  }
+}
 
 bool leaving_rules::may_leave(std::string_view line) const {
   bool understood = true, worth = false;

@@ -12,6 +12,7 @@
 #include "disk.hpp"
 #include "error.hpp"
 #include "murmur.hpp"
+#include "partial_outputs.hpp"
 #include "show_includes.hpp"
 
 namespace pmake {
@@ -43,19 +44,14 @@ build_result builder::run(executor& on, status& shown) {
   shown.begin(options_.parallel);
   try {
     plan_.begin();
-    edge* held = nullptr; // next, but nobody takes it yet
+    held_.clear();
     while (plan_.more_to_do()) {
       if (failures_left > 0) {
-        if (held == nullptr) held = plan_.next();
-        if (held != nullptr && held->phony()) {
-          plan_.succeeded(*std::exchange(held, nullptr));
-          continue;
-        }
-        if (held != nullptr && on.can_start()) {
-          start(*std::exchange(held, nullptr), on, shown);
+        if (start_one(on, shown)) {
           ++running;
           continue;
         }
+        if (take_next(on)) continue;
       }
       if (running == 0) break;
       finished_job done;
@@ -85,6 +81,34 @@ build_result builder::run(executor& on, status& shown) {
   return {false, false, "stuck [this is a bug]"};
 }
 
+bool builder::start_one(executor& on, status& shown) {
+  // The first of those held back for which there is room.
+  bool room_here = true, room_there = true;
+  for (std::size_t i = 0; i < held_.size(); ++i) {
+    bool& room = held_[i].may_leave ? room_there : room_here;
+    room = room && on.can_start(held_[i].may_leave);
+    if (!room) continue;
+    next_edge next = held_[i];
+    held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(i));
+    start(next, on, shown);
+    return true;
+  }
+  return false;
+}
+
+bool builder::take_next(executor& on) {
+  // One that stays here shall not keep back those behind it that could leave.
+  static constexpr std::size_t most_held = 64;
+  if (!held_.empty() && (held_.size() >= most_held || !on.can_start(true))) return false;
+  edge* next = plan_.next();
+  if (next == nullptr) return false;
+  if (next->phony())
+    plan_.succeeded(*next);
+  else
+    held_.push_back({next, on.may_leave(*next)});
+  return true;
+}
+
 file_time builder::clock_of_disk() {
   // What time a file would get that is written now. A network file system has a clock of its own.
   if (clock_.fd < 0) {
@@ -99,7 +123,8 @@ file_time builder::clock_of_disk() {
   return file_time{now.st_mtim.tv_sec} * 1'000'000'000 + now.st_mtim.tv_nsec;
 }
 
-void builder::start(edge& what, executor& on, status& shown) {
+void builder::start(const next_edge& next, executor& on, status& shown) {
+  edge& what = *next.what;
   // The command may use the log itself: CMake's does, to bring it up to date.
   if (is_set(what, symbol::generator)) log_.close();
   shown.started(what);
@@ -109,7 +134,7 @@ void builder::start(edge& what, executor& on, status& shown) {
     std::string response = value_of(what, symbol::rspfile, quoting::none);
     if (!response.empty()) write_file(response, value_of(what, symbol::rspfile_content));
   }
-  on.start({&what, value_of(what, symbol::command), what.on_console()});
+  on.start({&what, value_of(what, symbol::command), what.on_console(), next.may_leave});
 }
 
 bool builder::take_deps(edge& of, finished_job& done, std::vector<node*>& inputs) {
@@ -192,21 +217,6 @@ void builder::succeed(edge& what, const finished_job& done) {
 
 void builder::stop(executor& on) noexcept {
   for (edge* each : on.stop()) remove_partial(*each);
-}
-
-void builder::remove_partial(const edge& of) const noexcept {
-  try {
-    std::string depfile = value_of(of, symbol::depfile, quoting::none);
-    for (node* output : of.outputs) {
-      // What the command has not touched stays: the manifest, when its generator is interrupted. With a depfile the
-      // output may be old and the depfile new.
-      std::string path(output->path());
-      if (!depfile.empty() || time_of(path) != output->time) remove_file(path);
-    }
-    if (!depfile.empty()) remove_file(depfile);
-  } catch (const std::exception&) {
-    // It is on the way out, and there is nothing better to do about a file that cannot be removed.
-  }
 }
 
 } // namespace pmake

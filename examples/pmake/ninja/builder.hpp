@@ -43,12 +43,17 @@ public:
   // Runs what is needed. Throws build_error when it cannot go on at all; nothing that it started is left then.
 
 private:
-  void start(edge& what, executor& on, status& shown);
+  struct next_edge {
+    edge* what;
+    bool may_leave;
+  };
+  bool start_one(executor& on, status& shown);
+  bool take_next(executor& on);
+  void start(const next_edge& next, executor& on, status& shown);
   void finish(finished_job& done, executor& on, status& shown);
   void succeed(edge& what, const finished_job& done);
   bool take_deps(edge& of, finished_job& done, std::vector<node*>& inputs);
   void stop(executor& on) noexcept;
-  void remove_partial(const edge& of) const noexcept;
   file_time clock_of_disk();
 
   graph& graph_;
@@ -57,6 +62,7 @@ private:
   const build_options& options_;
   scan scan_;
   plan plan_;
+  std::vector<next_edge> held_; // next, but nobody has taken them yet
   std::chrono::steady_clock::time_point begin_;
 
   struct clock_file {

@@ -162,26 +162,31 @@ private:
   }
 
   void print_usage() const {
-    std::fprintf(stderr,
-                 "usage: %s [options] [targets...]\n\n"
-                 "if targets are unspecified, builds the 'default' target (see manual).\n\n"
-                 "options:\n"
-                 "  --version      print ninja version (\"%s\")\n"
-                 "  -v, --verbose  show all command lines while building\n"
-                 "  --quiet        don't show progress status, just command output\n"
-                 "  --trace FILE   write how the build went for chrome://tracing or Perfetto\n\n"
-                 "  -C DIR   change to DIR before doing anything else\n"
-                 "  -f FILE  specify input build file [default=build.ninja]\n\n"
-                 "  -j N     run N jobs in parallel (0 means infinity) [default=%u on this system];\n"
-                 "           on this machine never more than it has processors\n"
-                 "  -k N     keep going until N jobs fail (0 means infinity) [default=1]\n"
-                 "  -l N     do not start new jobs if the load average is greater than N\n"
-                 "  -n       dry run (don't run commands but act like they succeeded)\n\n"
-                 "  -d MODE  enable debugging (use '-d list' to list modes)\n"
-                 "  -t TOOL  run a subtool (use '-t list' to list subtools)\n"
-                 "    terminates toplevel options; further flags are passed to the tool\n"
-                 "  -w FLAG  adjust warnings (use '-w list' to list warnings)\n",
-                 line_.program.c_str(), ninja_version, processors());
+    std::fprintf(
+        stderr,
+        "usage: %s [options] [targets...]\n\n"
+        "if targets are unspecified, builds the 'default' target (see manual).\n\n"
+        "options:\n"
+        "  --version      print ninja version (\"%s\")\n"
+        "  -v, --verbose  show all command lines while building\n"
+        "  --quiet        don't show progress status, just command output\n"
+        "  --trace FILE   write how the build went for chrome://tracing or Perfetto\n"
+        "  --migrate-hosts=ADDRESS[,N]  run on idle hosts too, N at most; MIGRATE_HOSTS does the same\n"
+        "  --leave PATTERN, --keep PATTERN  programs that may leave this machine, beside compilers, or\n"
+        "                 have to stay\n"
+        "  --rules FILE   lines 'leave PATTERN' and 'keep PATTERN' [default=$PMAKE_RULES]\n\n"
+        "  -C DIR   change to DIR before doing anything else\n"
+        "  -f FILE  specify input build file [default=build.ninja]\n\n"
+        "  -j N     run N jobs in parallel (0 means infinity) [default=%u on this system];\n"
+        "           on this machine never more than it has processors\n"
+        "  -k N     keep going until N jobs fail (0 means infinity) [default=1]\n"
+        "  -l N     do not start new jobs if the load average is greater than N\n"
+        "  -n       dry run (don't run commands but act like they succeeded)\n\n"
+        "  -d MODE  enable debugging (use '-d list' to list modes)\n"
+        "  -t TOOL  run a subtool (use '-t list' to list subtools)\n"
+        "    terminates toplevel options; further flags are passed to the tool\n"
+        "  -w FLAG  adjust warnings (use '-w list' to list warnings)\n",
+        line_.program.c_str(), ninja_version, processors());
   }
 
   command_line line_;

@@ -11,8 +11,9 @@ namespace pmake {
 
 struct job {
   edge* what = nullptr;
-  std::string command;  // for /bin/sh -c
-  bool console = false; // it has the terminal to itself
+  std::string command;    // for /bin/sh -c
+  bool console = false;   // it has the terminal to itself
+  bool may_leave = false; // the machine
 };
 
 enum class outcome { succeeded, failed, interrupted };
@@ -42,7 +43,9 @@ public:
   virtual ~executor() = default;
   // Nothing that it started runs any more.
 
-  virtual bool can_start() = 0;
+  virtual bool may_leave(const edge&) { return false; }
+  // The machine. Asked once for each command.
+  virtual bool can_start(bool may_leave) = 0;
   virtual void start(job what) = 0;
   // Throws build_error when it can not.
   virtual event wait_any(finished_job& one) = 0;
@@ -55,7 +58,7 @@ public:
 class dry_executor final : public executor {
   // -n: every command succeeds at once.
 public:
-  bool can_start() override { return true; }
+  bool can_start(bool) override { return true; }
   void start(job what) override { waiting_.push_back(what.what); }
   event wait_any(finished_job& one) override {
     one = {};

@@ -15,6 +15,7 @@
 
 #include "disk.hpp"
 #include "error.hpp"
+#include "recipe_call.hpp"
 
 extern char** environ;
 
@@ -61,7 +62,7 @@ local_executor::local_executor(interruption& signals, unsigned most, double most
 
 local_executor::~local_executor() { stop(); }
 
-bool local_executor::can_start() {
+bool local_executor::can_start(bool) {
   if (running_.size() >= most_) return false;
   double load = 0;
   return most_load_ <= 0 || running_.empty() || ::getloadavg(&load, 1) != 1 || load < most_load_;
@@ -92,9 +93,12 @@ void local_executor::start(job what) {
     ::posix_spawn_file_actions_adddup2(&request.actions, ends[1], 2);
   }
   ::posix_spawnattr_setflags(&request.attributes, flags);
-  char shell[] = "/bin/sh", option[] = "-c";
-  char* arguments[] = {shell, option, made->what.command.data(), nullptr};
-  int reason = ::posix_spawn(&made->id, shell, &request.actions, &request.attributes, arguments, environ);
+  std::vector<std::string> words = command_words(made->what.command);
+  std::vector<char*> arguments;
+  for (std::string& each : words) arguments.push_back(each.data());
+  arguments.push_back(nullptr);
+  int reason = ::posix_spawn(&made->id, arguments[0], &request.actions, &request.attributes, arguments.data(),
+                             environ);
   made->begin = clock::now();
   if (ends[1] >= 0) ::close(ends[1]);
   made->output = ends[0];
@@ -135,13 +139,14 @@ event local_executor::wait_any(finished_job& one) {
       }
       what.push_back({fd, POLLIN, 0});
     }
+    what.push_back({watched_, POLLIN, 0});
     // With a limit on the load, what is waiting to be started looks at it again each second.
     timespec second = {1, 0};
     bool limited = most_load_ > 0 && running_.size() < most_;
     int ready = signals_.poll(what.data(), what.size(), limited ? &second : nullptr);
     if (signals_.signal() != 0) return event::interrupted;
     if (ready == 0) return event::room;
-    for (std::size_t i = 0; i < what.size(); ++i) {
+    for (std::size_t i = 0; i < running_.size(); ++i) {
       if (what[i].revents == 0) continue;
       process& each = *running_[i];
       if (each.output >= 0) {
@@ -157,6 +162,7 @@ event local_executor::wait_any(finished_job& one) {
       reap(i, one);
       return event::finished;
     }
+    if (what.back().revents != 0) return event::room;
   }
 }
 

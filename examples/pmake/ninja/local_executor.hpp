@@ -18,10 +18,14 @@ public:
   // At most so many at a time, and none more while the machine's load is above most_load (no limit: 0).
   ~local_executor() override;
 
-  bool can_start() override;
+  bool can_start(bool may_leave = false) override;
   void start(job what) override;
   event wait_any(finished_job& one) override;
   std::vector<edge*> stop() override;
+
+  std::size_t running() const noexcept { return running_.size(); }
+  void watch(int fd) noexcept { watched_ = fd; }
+  // wait_any() returns event::room when it can be read. It may then be called when nothing runs.
 
 private:
   struct process {
@@ -42,6 +46,7 @@ private:
   interruption& signals_;
   unsigned most_;
   double most_load_;
+  int watched_ = -1;
   std::vector<std::unique_ptr<process>> running_;
 };
 

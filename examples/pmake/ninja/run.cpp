@@ -128,7 +128,13 @@ private:
       return maker.run(none, shown_);
     }
     if (!signals_) signals_.emplace();
-    if (!executor_) executor_ = make_executor_(line_, *signals_);
+    if (!executor_)
+      executor_ = make_executor_(
+          {line_, *signals_,
+           [this](const std::string& host, const std::string& what) {
+             if (trace_) trace_->note(host, what);
+           },
+           [this](const std::string& text) { terminal_.lines(line_.program + ": " + text + "\n"); }});
     return maker.run(*executor_, shown_);
   }
 

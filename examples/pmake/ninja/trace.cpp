@@ -36,19 +36,23 @@ unsigned trace::row_of(const std::string& host) {
 }
 
 void trace::add(const finished_job& done) {
+  const edge& of = *done.what;
+  add({std::string(of.outputs[0]->path()), std::string(of.how->name), value_of(of, symbol::command),
+       done.how == outcome::succeeded, done.host, done.slot, done.begin, done.end});
+}
+
+void trace::add(const run& done) {
   unsigned host = row_of(done.host);
   if (slots_.emplace(host, done.slot).second)
     append(formatted(
         "{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":%u,\"tid\":%u,\"args\":{\"name\":\"slot %u\"}}", host,
         done.slot, done.slot));
-  const edge& of = *done.what;
   append(
       formatted("{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"ts\":%.1f,\"dur\":%.1f,\"pid\":%u,\"tid\":%u,"
                 "\"args\":{\"command\":\"%s\",\"result\":\"%s\"}}",
-                json_escaped(of.outputs[0]->path()).c_str(), json_escaped(of.how->name).c_str(),
-                microseconds(done.begin), microseconds(done.end) - microseconds(done.begin), host, done.slot,
-                json_escaped(value_of(of, symbol::command)).c_str(),
-                done.how == outcome::succeeded ? "succeeded" : "failed"));
+                json_escaped(done.name).c_str(), json_escaped(done.kind).c_str(), microseconds(done.begin),
+                microseconds(done.end) - microseconds(done.begin), host, done.slot,
+                json_escaped(done.command).c_str(), done.succeeded ? "succeeded" : "failed"));
 }
 
 void trace::note(const std::string& host, const std::string& what) {

@@ -20,6 +20,14 @@ public:
   trace(const trace&) = delete;
   trace& operator=(const trace&) = delete;
 
+  struct run {
+    std::string name, kind, command;
+    bool succeeded = false;
+    std::string host; // "": this one
+    unsigned slot = 0;
+    std::chrono::steady_clock::time_point begin, end;
+  };
+  void add(const run& done);
   void add(const finished_job& done);
   void note(const std::string& host, const std::string& what);
   // Something that happened to a host just now.

@@ -1,14 +1,18 @@
-// The shell that pmake gives to make: it asks pmake for a place, and becomes the shell that the makefile means.
+// The shell that pmake gives to make: it asks pmake for a place, and becomes the shell that the makefile means, or writes what
+// that has written on another machine.
 //
 // Started for each line of each recipe, it is linked statically and uses nothing but system calls.
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "make/wire.hpp"
@@ -18,6 +22,39 @@ namespace {
 namespace wire = pmake::wire;
 
 constexpr const char* usual = "/bin/sh";
+
+constexpr int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
+volatile std::sig_atomic_t signal_came = 0;
+sigset_t outer_mask;
+
+void on_signal(int which) { signal_came = which; }
+
+void take_signals() {
+  // They come only while pmake is waited for.
+  sigset_t ours;
+  ::sigemptyset(&ours);
+  for (int each : ending_signals) ::sigaddset(&ours, each);
+  ::sigprocmask(SIG_BLOCK, &ours, &outer_mask);
+  struct sigaction action = {}, before;
+  action.sa_handler = on_signal;
+  for (int each : ending_signals)
+    if (::sigaction(each, nullptr, &before) == 0 && before.sa_handler != SIG_IGN)
+      ::sigaction(each, &action, nullptr);
+}
+
+void leave_signals() {
+  struct sigaction before;
+  for (int each : ending_signals)
+    if (::sigaction(each, nullptr, &before) == 0 && before.sa_handler == on_signal) ::signal(each, SIG_DFL);
+  ::sigprocmask(SIG_SETMASK, &outer_mask, nullptr);
+}
+
+[[noreturn]] void die_of(int signal) {
+  leave_signals();
+  ::signal(signal, SIG_DFL);
+  ::raise(signal);
+  ::_exit(128 + signal);
+}
 
 [[noreturn]] void become(const char* shell, char** arguments) {
   arguments[0] = const_cast<char*>(shell);
@@ -37,6 +74,62 @@ bool send_all(int fd, const char* bytes, std::size_t count) {
     count -= static_cast<std::size_t>(put);
   }
   return true;
+}
+
+std::size_t read_some(int fd, void* into, std::size_t most) {
+  // 0 at the end. Tells pmake of the first signal that comes meanwhile.
+  for (bool told = false;;) {
+    pollfd what{fd, POLLIN, 0};
+    int ready = ::ppoll(&what, 1, nullptr, &outer_mask);
+    if (ready < 0 && errno == EINTR) {
+      char which = static_cast<char>(signal_came);
+      if (which != 0 && !told) told = send_all(fd, &which, 1);
+      if (which != 0 && !told) return 0;
+      continue;
+    }
+    auto got = ::read(fd, into, most);
+    if (got < 0 && errno == EINTR) continue;
+    return got > 0 ? static_cast<std::size_t>(got) : 0;
+  }
+}
+
+bool write_all(int to, const char* bytes, std::size_t count) {
+  while (count > 0) {
+    auto put = ::write(to, bytes, count);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0 && errno == EAGAIN) {
+      pollfd what{to, POLLOUT, 0};
+      ::poll(&what, 1, -1);
+      continue;
+    }
+    if (put <= 0) return false;
+    bytes += put;
+    count -= static_cast<std::size_t>(put);
+  }
+  return true;
+}
+
+void copy(int from, int to, std::size_t count) {
+  static char bytes[65536];
+  for (bool taken = true; count > 0;) {
+    std::size_t got = read_some(from, bytes, count < sizeof bytes ? count : sizeof bytes);
+    if (got == 0) return;
+    taken = taken && write_all(to, bytes, got);
+    count -= got;
+  }
+}
+
+[[noreturn]] void end_as_elsewhere(int fd) {
+  wire::ended how = {};
+  for (std::size_t size = 0; size < sizeof how;) {
+    std::size_t got = read_some(fd, reinterpret_cast<char*>(&how) + size, sizeof how - size);
+    if (got == 0) ::_exit(127);
+    size += got;
+  }
+  copy(fd, 1, how.output);
+  copy(fd, 2, how.error);
+  if (WIFSIGNALED(how.status)) die_of(WTERMSIG(how.status));
+  ::_exit(WEXITSTATUS(how.status));
 }
 
 bool jobserver_is_open() {
@@ -73,16 +166,20 @@ int main(int, char** arguments) {
   for (char** each = arguments + 1; sent && *each != nullptr; ++each)
     sent = send_all(fd, *each, std::strlen(*each) + 1);
 
+  take_signals();
   char answer[4096];
   std::size_t size = 0;
   while (sent && size < sizeof answer) {
-    auto got = ::read(fd, answer + size, sizeof answer - size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) become(usual, arguments);
-    size += static_cast<std::size_t>(got);
-    if (answer[size - 1] == '\0') break;
+    // One byte first: what follows run_elsewhere has no end of its own.
+    std::size_t got = read_some(fd, answer + size, size == 0 ? 1 : sizeof answer - size);
+    if (got == 0) break;
+    if (size == 0 && answer[0] == wire::run_elsewhere) end_as_elsewhere(fd);
+    size += got;
+    if (size > 1 && answer[size - 1] == '\0') break;
   }
-  if (!sent || size == 0 || answer[size - 1] != '\0') become(usual, arguments);
+  if (signal_came != 0) die_of(signal_came);
+  leave_signals();
+  if (!sent || size < 2 || answer[size - 1] != '\0') become(usual, arguments);
   const char* shell = answer + 1;
   if (answer[0] == wire::run_in_place) {
     ::setenv(wire::place_variable, "1", 1);
