@@ -25,6 +25,8 @@ using namespace std::chrono_literals;
 
 constexpr std::size_t most_output = std::size_t{1} << 30; // bytes of one command that are kept
 
+constexpr std::size_t most_in_message = std::size_t{256} << 10; // bytes of output
+
 granted_places* the_places = nullptr; // of this process
 
 struct errand {
@@ -86,12 +88,14 @@ errand_report run_errand(const errand& given) {
     run_function_for(given.what, report);
     return report;
   }
-  // A command is not taken along to another host, which has no place for it.
-  migrate::pin_scope stay;
+  // While it runs its task stays; one that has to leave before that is ended by the news of it, wherever it is.
   if (migrate::this_task::node() != given.where)
     report.reason = "it was taken back";
   else
     run_program_for(given.what, report);
+  // Much output goes home as the task's memory does, by the store.
+  if (report.output.size() + report.error.size() > most_in_message)
+    migrate::this_task::migrate_to(migrate::this_task::home(), code);
   return report;
 }
 
