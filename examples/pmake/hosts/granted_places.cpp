@@ -6,7 +6,9 @@
 #include <tuple>
 
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <migrate/memory.hpp>
@@ -134,19 +136,24 @@ void mind(std::uint64_t number, const errand& given) {
 
 granted_places::granted_places(unsigned wanted, host_note note, sayer say)
     : note_(std::move(note)), say_(std::move(say)),
-      pool_(migrate::host_request{.wanted = wanted, .name = "pmake"}),
-      changed_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      pool_(migrate::host_request{.wanted = wanted, .name = "pmake"}), any_(::epoll_create1(EPOLL_CLOEXEC)),
+      changed_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      patience_(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) {
+  static constexpr itimerspec a_while{{0, 0}, {3, 0}};
   the_places = this;
-  forwarder_ = std::thread([this] { forward_events(); });
+  ::timerfd_settime(patience_, 0, &a_while, nullptr);
+  for (int each : {changed_, patience_, pool_.event_descriptor()}) {
+    epoll_event what = {};
+    what.events = EPOLLIN;
+    ::epoll_ctl(any_, EPOLL_CTL_ADD, each, &what);
+  }
 }
 
 granted_places::~granted_places() {
   stop_all(SIGTERM);
-  ending_ = true;
-  forwarder_.join();
   say_nobody_came();
   the_places = nullptr;
-  ::close(changed_);
+  for (int each : {any_, changed_, patience_}) ::close(each);
 }
 
 void granted_places::tell(news what) {
@@ -158,24 +165,9 @@ void granted_places::tell(news what) {
   if (::write(changed_, &one, sizeof one) < 0) return; // it can be read already
 }
 
-void granted_places::forward_events() {
-  static constexpr auto patience = 3s;
-  bool any = false;
-  auto begin = clock::now();
-  while (!ending_) {
-    if (auto event = pool_.next_event(100ms)) {
-      any = any || event->what == migrate::host_event::kind::came;
-      tell(std::move(*event));
-    }
-    if (any || clock::now() - begin < patience) continue;
-    any = true;
-    tell(news_of_nobody{});
-  }
-}
-
 void granted_places::say_nobody_came() {
   if (std::exchange(came_, true)) return;
-  say_("no idle host has been granted so far: building on this machine");
+  say_("no idle host has been granted so far" + unusable_ + ": building on this machine");
 }
 
 std::size_t granted_places::hosts() const {
@@ -247,8 +239,10 @@ void granted_places::take(const migrate::host_event& event) {
     note_(host.host, "granted");
     return;
   }
-  hosts_.erase(host.grant);
-  note_(host.host, (event.what == kind::leaving ? "taken back: " : "gone: ") + event.reason);
+  if (hosts_.erase(host.grant) > 0)
+    note_(host.host, (event.what == kind::leaving ? "taken back: " : "gone: ") + event.reason);
+  else if (!came_)
+    unusable_ = " (" + host.host + ": " + event.reason + ")";
   // A program cannot move. A function does so by itself.
   for (auto& [number, each] : running_)
     if (each.grant == host.grant && !each.function) send(each, SIGKILL);
@@ -280,28 +274,34 @@ std::optional<foreign_end> granted_places::take(news_of_end&& ended) {
   return std::move(ended.what);
 }
 
-std::optional<foreign_end> granted_places::next() {
-  for (;;) {
-    std::optional<news> one;
-    {
-      std::lock_guard lock(mutex_);
-      if (news_.empty()) {
-        std::uint64_t count = 0;
-        if (::read(changed_, &count, sizeof count) < 0) return std::nullopt; // nobody has written
-        return std::nullopt;
-      }
-      one = std::move(news_.front());
-      news_.pop_front();
+void granted_places::take_host_events() {
+  while (auto event = pool_.next_event(0s)) take(*event);
+  std::uint64_t times = 0;
+  if (::read(patience_, &times, sizeof times) > 0) say_nobody_came();
+}
+
+std::optional<granted_places::news> granted_places::next_news() {
+  std::lock_guard lock(mutex_);
+  if (news_.empty()) {
+    std::uint64_t count = 0;
+    while (::read(changed_, &count, sizeof count) > 0) {
     }
-    if (auto* event = std::get_if<migrate::host_event>(&*one))
-      take(*event);
-    else if (auto* begun = std::get_if<news_of_task>(&*one))
+    return std::nullopt;
+  }
+  std::optional<news> one = std::move(news_.front());
+  news_.pop_front();
+  return one;
+}
+
+std::optional<foreign_end> granted_places::next() {
+  take_host_events();
+  while (auto one = next_news()) {
+    if (auto* begun = std::get_if<news_of_task>(&*one))
       take(*begun);
-    else if (std::holds_alternative<news_of_nobody>(*one))
-      say_nobody_came();
     else if (auto ended = take(std::move(std::get<news_of_end>(*one))))
       return ended;
   }
+  return std::nullopt;
 }
 
 void granted_places::stop(std::uint64_t number, int signal) {
@@ -323,7 +323,7 @@ void granted_places::stop_all(int signal) {
       killed = true;
       for (auto& [number, each] : running_) send(each, SIGKILL);
     }
-    pollfd what{changed_, POLLIN, 0};
+    pollfd what{any_, POLLIN, 0};
     ::poll(&what, 1, 100);
     while (next()) {
     }

@@ -1,14 +1,12 @@
 // Places on the idle hosts that are granted to this program.
 #pragma once
 
-#include <atomic>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -31,7 +29,7 @@ public:
   // Throws migrate::error when there is no host database.
   ~granted_places() override;
 
-  int descriptor() const override { return changed_; }
+  int descriptor() const override { return any_; }
   std::optional<foreign_end> next() override;
 
   std::size_t hosts() const override;
@@ -50,8 +48,7 @@ public:
     foreign_end what;
     bool unfit = false; // the host cannot run commands at all
   };
-  struct news_of_nobody {}; // no host has come for a while
-  using news = std::variant<migrate::host_event, news_of_task, news_of_end, news_of_nobody>;
+  using news = std::variant<news_of_task, news_of_end>;
 
   void tell(news what);
   // From any thread, in a node_heap_scope.
@@ -83,21 +80,23 @@ private:
   std::optional<foreign_end> take(news_of_end&& ended);
   void send(command& to, int signal);
   void say_nobody_came();
-  void forward_events();
+  void take_host_events();
+  std::optional<news> next_news();
 
   host_note note_;
   sayer say_;
   migrate::host_pool pool_;
-  int changed_ = -1;  // an eventfd
-  bool came_ = false; // a host, or it was said that none has
+  int any_ = -1;         // an epoll of the two below and of the pool's own
+  int changed_ = -1;     // an eventfd: there are news
+  int patience_ = -1;    // a timer: no host has come for a while
+  bool came_ = false;    // a host, or it was said that none has
+  std::string unusable_; // why the last host that was granted could not be used
   std::uint64_t last_number_ = 0;
   std::map<std::uint64_t, lent> hosts_; // by grant, those that take commands
   std::map<std::uint64_t, command> running_;
 
   std::mutex mutex_;
   std::deque<news> news_; // under mutex_
-  std::atomic<bool> ending_{false};
-  std::thread forwarder_;
 };
 
 } // namespace pmake

@@ -18,6 +18,7 @@ bool worth_a_second_run(const foreign_end& failed) {
                                                "Killed",
                                                "terminated program",
                                                "Input/output error",
+                                               "I/O error",
                                                "Stale file handle"};
   for (std::string_view sign : signs)
     for (const std::string* text : {&failed.output, &failed.error})

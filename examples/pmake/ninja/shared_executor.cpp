@@ -47,8 +47,9 @@ bool shared_executor::may_leave(const edge& what) {
 }
 
 bool shared_executor::can_start(bool may_leave) {
-  if (!place_again() || !below_limit()) return false;
-  return (may_leave && there_->room()) || here_->can_start();
+  bool places_here = place_again();
+  if (!below_limit()) return false;
+  return (may_leave && there_->room()) || (places_here && here_->can_start());
 }
 
 void shared_executor::start(job what) {

@@ -71,6 +71,7 @@ void terminal::lend(bool lent) {
 }
 
 std::string without_escapes(std::string_view text) {
+  if (text.find('\x1B') == text.npos) return std::string(text);
   std::string plain;
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '\x1B') {
