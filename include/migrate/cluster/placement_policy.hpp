@@ -113,9 +113,14 @@ class automatic_placement final : public placement {
   // As in MOSIX. A task is expected to need as much processor time again as it has used so far (Harchol-Balter and
   // Downey 1997: that is what the lifetimes of processes are like). It gains in one of two ways:
   //
-  //   share  the node has more that can run than workers, and the task would get more of a processor elsewhere;
+  //   share  the node has more that can run than workers, and the task, which can run all the time, would get more of a
+  //          processor elsewhere;
   //   idle   the node has always something to run while another, which has none at times, waits for it: then what
-  //          counts is that the busier of the two is less so after the move. The task's own share must not be less.
+  //          counts is that the busier of the two is less so after the move. The share of a task that can run all the
+  //          time must not be less.
+  //
+  // A task that waits for others is done no sooner by a larger share: how many can run tells little then, since those
+  // wait that are done with their part.
   //
   // A move must gain twice what it costs. What makes it worth while must be larger than what would make the way back
   // so, and a task stays for a while where it came.
@@ -124,6 +129,7 @@ public:
   static constexpr double share_margin = 1.25;  // a move to a larger share wants one that is so many times larger
   static constexpr double idle_margin = 0.04;   // and one to idle time wants so much less of the busier's
   static constexpr double busy_enough = 0.8;    // below this a node holds nobody up
+  static constexpr double all_the_time = 0.85;  // in which a task that waits for no others can run, where others do too
   static constexpr double message_cost = 50e-6; // seconds, of one to another node instead of one on the same
   static constexpr double least_gain = 0.01;    // seconds
   static constexpr double most_left = 600;      // seconds of processor time that are expected of no task
@@ -153,9 +159,10 @@ public:
     };
     double slow = here.stretch(1 - task.runnable);
     double fast = there.stretch(1);
-    if (here.runnable > here.workers && slow > fast * share_margin) consider(left * slow, left * (slow - fast), true);
+    const bool waits = task.runnable < all_the_time;
+    if (!waits && here.runnable > here.workers && slow > fast * share_margin) consider(left * slow, left * (slow - fast), true);
     double after = std::max(here.busy - task.rate / here.capacity(), there.busy + task.rate / there.capacity());
-    if (task.rate > 0 && here.busy >= busy_enough && after < here.busy - idle_margin && fast <= slow) {
+    if (task.rate > 0 && here.busy >= busy_enough && after < here.busy - idle_margin && (waits || fast <= slow)) {
       double seconds_left = std::min(left / task.rate, most_left);
       consider(seconds_left, seconds_left * (1 - after / here.busy), false);
     }
