@@ -74,15 +74,12 @@ const scenario_entry alone{"alone", [] {
 
 } // namespace
 
-TEST_CASE("an application gets an idle host, runs a task there, and gives it back") {
-  folder runtime, store, proc; // whatever else this machine does, it is idle
-  std::ofstream((proc.path / "loadavg").string()) << "0.00 0.00 0.00 1/100 1\n";
-  environment with{{"XDG_RUNTIME_DIR", runtime.path.string()}, {"MIGRATE_NODES", "1"}};
-  program database({MIGRATE_EXAMPLES_DIR "/migrated", "--listen", "127.0.0.1:0", "--quiet"}, with);
-  std::string address = database.line();
+namespace {
+
+std::vector<std::string> lending_to(const std::string& database, const folder& proc) {
   std::vector<std::string> agent{MIGRATE_EXAMPLES_DIR "/migrate-hostd",
                                  "--database",
-                                 address,
+                                 database,
                                  "--name",
                                  "lent",
                                  "--start",
@@ -94,12 +91,15 @@ TEST_CASE("an application gets an idle host, runs a task there, and gives it bac
                                  "--proc",
                                  proc.path.string()};
   if (::geteuid() == 0) agent.push_back("--run-as-root");
-  program lender(agent, with);
-  REQUIRE(lender.line() != "");
-  with.emplace_back("MIGRATE_SCENARIO", "borrow");
-  with.emplace_back("MIGRATE_HOSTS", address);
-  with.emplace_back("MIGRATE_STORE", (store.path / "store").string());
-  program application({own_path()}, with);
+  return agent;
+}
+
+void idle(const folder& proc) {
+  // Whatever else this machine does.
+  std::ofstream((proc.path / "loadavg").string()) << "0.00 0.00 0.00 1/100 1\n";
+}
+
+void check_borrowing(program& application) {
   CHECK(application.line(60s) == "came lent ");
   CHECK(application.line() == "readable");
   CHECK(application.line() == "taken");
@@ -111,6 +111,38 @@ TEST_CASE("an application gets an idle host, runs a task there, and gives it bac
   CHECK(application.line() == "readable");
   CHECK(application.line() == "0");
   CHECK(application.wait(30s) == 0);
+}
+
+} // namespace
+
+TEST_CASE("an application gets an idle host, runs a task there, and gives it back") {
+  folder runtime, store, proc;
+  idle(proc);
+  environment with{{"XDG_RUNTIME_DIR", runtime.path.string()}, {"MIGRATE_NODES", "1"}};
+  program database({MIGRATE_EXAMPLES_DIR "/migrated", "--listen", "127.0.0.1:0", "--quiet"}, with);
+  std::string address = database.line();
+  program lender(lending_to(address, proc), with);
+  REQUIRE(lender.line() != "");
+  with.emplace_back("MIGRATE_SCENARIO", "borrow");
+  with.emplace_back("MIGRATE_HOSTS", address);
+  with.emplace_back("MIGRATE_STORE", (store.path / "store").string());
+  program application({own_path()}, with);
+  check_borrowing(application);
+}
+
+TEST_CASE("an application's first node is the host database itself") {
+  folder runtime, store, proc;
+  idle(proc);
+  std::string address = "unix:" + (runtime.path / "database").string();
+  environment with{{"XDG_RUNTIME_DIR", runtime.path.string()}, {"MIGRATE_NODES", "1"}};
+  program lender(lending_to(address, proc), with); // and waits for it
+  REQUIRE(lender.line() != "");
+  with.emplace_back("MIGRATE_SCENARIO", "borrow");
+  with.emplace_back("MIGRATE_HOST_DATABASE", address);
+  with.emplace_back("MIGRATE_HOSTS", address);
+  with.emplace_back("MIGRATE_STORE", (store.path / "store").string());
+  program application({own_path()}, with);
+  check_borrowing(application);
 }
 
 TEST_CASE("an application without a host database is told so") {
