@@ -5,8 +5,10 @@
 #include "../support/program.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <migrate/mailbox.hpp>
@@ -69,35 +72,43 @@ std::uint64_t traveller(std::string file, task_id parent) {
   return wrong;
 }
 
-const migrate_test::scenario_entry one_move{"one move by strategy", [] {
-                                              std::string file = wanted("FAULT_FILE");
-                                              transfer how = *transfer_named(wanted("FAULT_HOW"));
-                                              std::string outcome = migrate_test::run([file, how] {
-                                                try {
-                                                  auto moved = spawn({.name = "traveller"}, traveller, file,
-                                                                     this_task::id());
-                                                  mailbox<int>().receive();
-                                                  std::string said;
-                                                  try {
-                                                    moved.migrate_to(node_id(3), how);
-                                                    said = "moved";
-                                                  } catch (const error& thrown) {
-                                                    said = "refused " + std::to_string(thrown.code().value());
-                                                  }
-                                                  try {
-                                                    send(moved.id(), 1);
-                                                  } catch (const error&) {
-                                                    // join says what has become of it
-                                                  }
-                                                  return (moved.join() == 0 ? "right, " : "wrong, ") + said;
-                                                } catch (const error& thrown) {
-                                                  return "error " + std::to_string(thrown.code().value());
-                                                }
-                                              });
-                                              std::printf("%s\n", outcome.c_str());
-                                              std::fflush(stdout);
-                                              return 0;
-                                            }};
+std::string move_by_strategy(std::string file, transfer how, std::string filler) {
+  try {
+    auto moved = spawn({.name = "traveller"}, traveller, file, this_task::id());
+    mailbox<int>().receive();
+    if (!filler.empty()) {
+      int to = ::open(filler.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+      std::vector<char> block(1 << 16, 'f');
+      while (::write(to, block.data(), block.size()) > 0) {
+      }
+      ::close(to);
+    }
+    std::string said;
+    try {
+      moved.migrate_to(node_id(3), how);
+      said = "moved";
+    } catch (const error& thrown) {
+      said = "refused " + std::to_string(thrown.code().value());
+    }
+    try {
+      send(moved.id(), 1);
+    } catch (const error&) {
+      // join says what has become of it
+    }
+    return (moved.join() == 0 ? "right, " : "wrong, ") + said;
+  } catch (const error& thrown) {
+    return "error " + std::to_string(thrown.code().value());
+  }
+}
+
+int one_move() {
+  std::string outcome = migrate_test::run(move_by_strategy, wanted("FAULT_FILE"),
+                                          *transfer_named(wanted("FAULT_HOW")), wanted("FAULT_FILL"));
+  std::printf("%s\n", outcome.c_str());
+  std::fflush(stdout);
+  return 0;
+}
+const migrate_test::scenario_entry the_move{"one move by strategy", one_move};
 
 struct result {
   int status = 0;
@@ -105,13 +116,16 @@ struct result {
   std::vector<std::string> lines;
 };
 
-result play(transfer how, const std::string& fault) {
+result play(transfer how, const std::string& fault, const std::string& store = "",
+            const std::string& filler = "") {
   folder place;
   std::string file = place.path / "lines";
   migrate_test::program cluster({migrate_test::own_path()}, {{"MIGRATE_SCENARIO", "one move by strategy"},
                                                              {"MIGRATE_FAULT", fault},
                                                              {"MIGRATE_KEEPALIVE", "1500"},
                                                              {"MIGRATE_QUIET", "1"},
+                                                             {"MIGRATE_STORE", store},
+                                                             {"FAULT_FILL", filler},
                                                              {"FAULT_FILE", file},
                                                              {"FAULT_HOW", std::string(name_of(how))}});
   result seen;
@@ -197,5 +211,22 @@ TEST_CASE("a node that stops in mid-transfer and comes back does not run what go
   for (const char* fault : {"stop:3:target.pages", "stop:2:source.streaming"}) {
     CAPTURE(fault);
     check_one_runner(play(transfer::pre_copy, fault));
+  }
+}
+
+TEST_CASE("with the store full only what needs it is refused, by name, and the task goes on") {
+  for (transfer how : {transfer::flush, transfer::pre_flush, transfer::full_copy, transfer::pre_copy}) {
+    CAPTURE(std::string(name_of(how)));
+    folder place;
+    if (::mount("migrate-test", place.path.c_str(), "tmpfs", 0, "size=64m,mode=700") != 0) {
+      WARN("skipped: no file system can be mounted here: " << std::strerror(errno));
+      return;
+    }
+    result seen = play(how, "", place.path / "store", place.path / "filler");
+    ::umount2(place.path.c_str(), MNT_DETACH);
+    check_one_runner(seen);
+    bool by_image = how == transfer::flush || how == transfer::pre_flush;
+    CHECK(seen.outcome == (by_image ? "right, refused " + std::to_string(static_cast<int>(errc::store_full))
+                                    : "right, moved"));
   }
 }

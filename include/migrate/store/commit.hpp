@@ -54,14 +54,13 @@ public:
       : store_(store), task_(task), region_(region), base_(base), running_(running), buffer_(store.buffers),
         writer_(store, task, base != nullptr ? base->generation() : 0),
         own_(base != nullptr ? static_cast<std::uint32_t>(base->files().size()) : 0), base_files_(own_),
-        unreadable_(own_, false) {}
+        unreadable_(own_, false) {
+    if (running_ != nullptr) copy_.emplace(store.buffers);
+  }
 
   image run(std::span<const page_run> dirty, std::span<const page_run> live,
             std::span<const std::byte> metadata) {
-    if (running_ != nullptr)
-      write_running(dirty);
-    else
-      write_dirty(dirty);
+    write_dirty(dirty);
     std::uint32_t fresh_pages = writer_.pages();
     if (base_ != nullptr) {
       auto kept = keep(base_->extents(), live, dirty);
@@ -86,8 +85,9 @@ private:
   }
 
   void write_dirty(std::span<const page_run> dirty);
-  void write_running(std::span<const page_run> dirty);
+  void write_new(std::uint32_t page, std::uint32_t pages);
   void write_changed(std::uint32_t page, std::uint32_t pages, const image_extent& old);
+  const char* still(std::uint32_t page, std::uint32_t pages);
   data_file* base_file(std::uint32_t index);
   void merge_old_files();
   void copy(const image_extent& old);
@@ -99,6 +99,7 @@ private:
   const image* base_;
   const page_reader* running_; // null: nobody writes the pages
   page_buffers::lease buffer_;
+  std::optional<page_buffers::lease> copy_; // of what may be written meanwhile
   image_writer writer_;
   std::uint32_t own_; // the index of the new file: one more than the base's last
   std::vector<std::optional<data_file>> base_files_;
@@ -120,27 +121,24 @@ inline void committer::write_dirty(std::span<const page_run> dirty) {
       bool known = next != old.end() && next->first <= page;
       std::uint32_t end =
           next == old.end() ? run.end() : std::min(run.end(), known ? next->end() : next->first);
-      if (known)
-        for (; page < end; page += std::min<std::uint32_t>(end - page, page_buffer::pages))
-          write_changed(page, std::min<std::uint32_t>(end - page, page_buffer::pages), *next);
-      else
-        for (; page < end; ++page) write(page, address(page), checksum(address(page), page_size));
+      for (std::uint32_t now; page < end; page += now) {
+        now = std::min<std::uint32_t>(end - page, page_buffer::pages);
+        known ? write_changed(page, now, *next) : write_new(page, now);
+      }
     }
 }
 
-inline void committer::write_running(std::span<const page_run> dirty) {
-  // What is written has to be what is summed, so both are of the copy.
-  for (const page_run& run : dirty)
-    for (std::uint32_t page = run.first; page < run.end();) {
-      auto now = std::min<std::uint32_t>(run.end() - page, page_buffer::pages);
-      (*running_)(buffer_.data(), address(page), now * page_size);
-      for (std::uint32_t i = 0; i < now; ++i) {
-        const std::byte* copy = buffer_.data() + i * page_size;
-        write(page + i, copy, checksum(copy, page_size));
-      }
-      writer_.flush(); // before the buffer is used again
-      page += now;
-    }
+inline const char* committer::still(std::uint32_t page, std::uint32_t pages) {
+  if (running_ == nullptr) return address(page);
+  writer_.flush(); // before the buffer is used again
+  (*running_)(copy_->data(), address(page), pages * page_size);
+  return reinterpret_cast<const char*>(copy_->data());
+}
+// The pages as nobody writes them: what is written has to be what was summed and compared.
+
+inline void committer::write_new(std::uint32_t page, std::uint32_t pages) {
+  const char* now = still(page, pages);
+  for (std::uint32_t i = 0; i < pages; ++i, now += page_size) write(page + i, now, checksum(now, page_size));
 }
 
 inline void committer::write_changed(std::uint32_t page, std::uint32_t pages, const image_extent& old) {
@@ -155,7 +153,8 @@ inline void committer::write_changed(std::uint32_t page, std::uint32_t pages, co
       comparable = false;
     }
   }
-  for (std::uint32_t i = 0; i < pages; ++i) now[i] = checksum(address(page + i), page_size);
+  const char* memory = still(page, pages);
+  for (std::uint32_t i = 0; i < pages; ++i) now[i] = checksum(memory + i * page_size, page_size);
   for (std::uint32_t i = 0; i < pages;) {
     std::uint32_t same = 0;
     while (comparable && i + same < pages && now[i + same] == before[i + same]) ++same;
@@ -163,7 +162,7 @@ inline void committer::write_changed(std::uint32_t page, std::uint32_t pages, co
     if (same > 0) {
       try {
         file->read(buffer_.data(), same * page_size, std::uint64_t{file_page + i} * page_size);
-        unchanged = std::memcmp(buffer_.data(), address(page + i), same * page_size) == 0;
+        unchanged = std::memcmp(buffer_.data(), memory + i * page_size, same * page_size) == 0;
       } catch (const error&) {
         comparable = false;
       }
@@ -171,7 +170,7 @@ inline void committer::write_changed(std::uint32_t page, std::uint32_t pages, co
     if (unchanged)
       append_extent(kept_, {page + i, same, old.file, file_page + i});
     else
-      for (std::uint32_t j = i; j < i + std::max(same, 1u); ++j) write(page + j, address(page + j), now[j]);
+      for (std::uint32_t j = i; j < i + std::max(same, 1u); ++j) write(page + j, memory + j * page_size, now[j]);
     i += std::max(same, 1u);
   }
 }

@@ -216,7 +216,7 @@ inline bool transfer_engine::carry_by_image(carriage& c, const std::vector<page_
   fault_point("source.flushing");
   c.newest = with_.images->commit_running(c.id, c.region, base, pages, {&all, 1}, read);
   fault_point("source.flushed");
-  c.bytes += size_of(pages);
+  c.bytes += c.newest.bytes_written();
   std::vector<std::byte> manifest = c.newest.encode();
   bool sent = send_message(with_.network, c.target, [&](protocol::Message::Builder message) {
     auto lay = message.initLay();
