@@ -51,6 +51,7 @@ public:
       : store_(store), of_(of), base_(base), check_(check), sorted_(by_file(of)) {
     std::erase_if(sorted_, [&](const image_extent& each) { return of.files()[each.file].generation <= after; });
     map_from_ = least_mapped();
+    if (after != 0) map_from_ = std::max(map_from_, worth_mapping_over);
   }
   // after: the generation that lies there already; nothing as old as that is laid.
 
@@ -66,6 +67,8 @@ public:
   }
 
 private:
+  static constexpr std::size_t worth_mapping_over = 1024; // pages: what a task has just written it writes again
+
   struct part {
     char* address;
     std::uint32_t page;

@@ -192,7 +192,7 @@ inline void transfer_engine::depart(resident& task) {
     held guard(task.lock);
     order.bytes = memory.dirty_bytes;
   }
-  constexpr std::size_t most_of_rest = std::size_t{4} << 20; // what rounds have left goes into one message
+  constexpr std::size_t most_of_rest = std::size_t{16} << 20; // what rounds have left goes into one message
   const std::size_t most = carried != nullptr ? std::max(most_of_rest, with_.most_inline) : with_.most_inline;
   const bool with_pages = memory.dirty_bytes <= most || with_.images == nullptr;
   const bool straight = carried != nullptr ? !carried->how->by_image
