@@ -63,6 +63,7 @@
 #include <migrate/task/exit_handlers.hpp>
 #include <migrate/task/faults.hpp>
 #include <migrate/transfer/carriers.hpp>
+#include <migrate/transfer/checkpointing.hpp>
 #include <migrate/transfer/engine.hpp>
 #include <migrate/transfer/forking.hpp>
 #include <migrate/transfer/moving.hpp>
@@ -156,6 +157,7 @@ private:
   void on_grant(node_id asker, protocol::GrantRequest::Reader message);
   void on_members(capnp::List<protocol::Member>::Reader list);
   void sweep_regions();
+  void checkpoint_from_time_to_time();
   static const detail::host_services* host_table() noexcept;
   void start_hosts();
   void stop_hosts();

@@ -72,6 +72,8 @@ struct node_calls {
         return this_engine->moves_in_rounds(task, random);
       },
       .move_soon = moving::move_soon,
+      .checkpoint = checkpointing::checkpoint,
+      .checkpoint_me = checkpointing::checkpoint_me,
       .fork_me = forking::fork_me,
       .start_node = start_node,
       .settle = mail::settle,
@@ -121,8 +123,15 @@ struct node_calls {
     std::string reason = move_reason_names[static_cast<std::size_t>(how.asker.reason)];
     return how.why_so.empty() ? reason : reason + "; " + how.why_so;
   }
+  static void restarted(task_id task, node_id from, node_id on) noexcept {
+    node_heap_scope scope;
+    this_streams->restarted(task);
+    this_pipe_home->task_ended(task); // what it had of pipes since
+    this_node->events_.add({cluster_event::kind::restarted, from, on, task, {}, "node " + to_string(from) + " has died", 0});
+  }
 
-  static constexpr move_listener listener{.moved = moved, .failed = move_failed, .not_gone = not_gone};
+  static constexpr move_listener listener{.moved = moved, .failed = move_failed, .not_gone = not_gone,
+                                          .restarted = restarted};
 
   static void serve(void* owner, resident& task) noexcept { static_cast<node*>(owner)->engine_->serve(task); }
 
@@ -227,6 +236,7 @@ inline node::node(node_options options) : options_(std::move(options)) {
 inline node::~node() { stop_cluster(); }
 
 inline void node::stop_cluster() {
+  if (engine_) engine_->end_restarts();
   if (host_client_) // its nodes are no children of this process
     for (const granted_host& each : host_client_->hosts())
       detail::send_message(*network_, each.node, [](auto message) { message.setStop(); });
@@ -353,7 +363,8 @@ inline void node::set_tables() {
   carriers_.add(detail::program_carrier);
   engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
                                                  carriers_, departed_, boot, options_.most_inline, options_.moves_by,
-                                                 detail::node_calls::listener});
+                                                 detail::node_calls::listener, loop_,
+                                                 std::chrono::milliseconds(options_.keepalive_ms) * 6});
   eviction_.emplace(*home_, *engine_, members_);
   detail::this_eviction = &*eviction_;
   detail::home_services.set(detail::service::cluster, &node::serve_cluster);
@@ -408,6 +419,7 @@ inline void node::set_tables() {
   detail::the_placement = &detail::placing::services;
   placement_->start();
   if (options_.usage) scheduler_->account_usage();
+  if (options_.checkpoint_ms != 0) loop_.post([this] { checkpoint_from_time_to_time(); });
 }
 
 inline void node::set_file_tables() {
@@ -463,6 +475,13 @@ inline void node::say(const std::string& line) const {
   if (!options_.quiet) std::fprintf(stderr, "migrate: node %s: %s\n", to_string(id_).c_str(), line.c_str());
 }
 
+inline void node::checkpoint_from_time_to_time() {
+  loop_.after(std::chrono::milliseconds(options_.checkpoint_ms), [this] {
+    engine_->checkpoint_all();
+    checkpoint_from_time_to_time();
+  });
+}
+
 inline void node::sweep_regions() {
   if (vacated_->sweep()) loop_.after(detail::vacated_regions::patience, [this] { sweep_regions(); });
 }
@@ -495,6 +514,7 @@ inline std::vector<std::string> node::sibling_arguments() const {
   add("inline", std::to_string(options_.most_inline));
   add("transfer", std::string(name_of(options_.moves_by)));
   add("keepalive", std::to_string(options_.keepalive_ms));
+  add("checkpoint", detail::seconds_text(options_.checkpoint_ms));
   add("policy", placement_policy_names[static_cast<std::size_t>(options_.policy)]);
   if (!options_.credentials.empty()) add("credentials", options_.credentials);
   if (options_.quiet) arguments.push_back("--migrate-quiet");
@@ -754,6 +774,8 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   case protocol::Message::STILL_HELD: engine_->on_still_held(peer, message.getStillHeld()); return;
   case protocol::Message::REQUEST: on_request(peer, message.getRequest(), attachment); return;
   case protocol::Message::DISOWN: engine_->on_disown(peer, message.getDisown()); return;
+  case protocol::Message::CHECKPOINTED: engine_->on_checkpointed(peer, message.getCheckpointed()); return;
+  case protocol::Message::CHECKPOINT_SEEN: engine_->on_checkpoint_seen(message.getCheckpointSeen()); return;
   case protocol::Message::NOT_HELD: engine_->on_not_held(peer, message.getNotHeld()); return;
   case protocol::Message::LOADS: placement_->on_loads(peer, message.getLoads()); return;
   case protocol::Message::ROOM_ASKED: placement_->on_room_asked(peer, message.getRoomAsked()); return;

@@ -45,7 +45,7 @@ TEST_CASE("every option is taken from the command line, and the rest is left to 
   for (const char* between : {"=", " "}) {
     std::vector<std::string> words{"first"};
     for (const char* option : {"nodes 3", "workers 2", "store /s", "listen 127.0.0.1:7", "join 127.0.0.1:8",
-                               "credentials /c", "torture 3:99", "keepalive 500", "inline 4096"}) {
+                               "credentials /c", "torture 3:99", "keepalive 500", "inline 4096", "checkpoint 2.5"}) {
       std::string text = std::string("--migrate-") + option;
       std::size_t space = text.find(' ');
       if (*between == '=')
@@ -66,6 +66,7 @@ TEST_CASE("every option is taken from the command line, and the rest is left to 
     CHECK(made.seed == 99);
     CHECK(made.keepalive_ms == 500);
     CHECK(made.most_inline == 4096);
+    CHECK(made.checkpoint_ms == 2500);
     CHECK(made.quiet);
     CHECK(made.helper);
     CHECK(line.left() == std::vector<std::string>{"first", "-x", "last"});
@@ -97,6 +98,8 @@ TEST_CASE("a value that is missing or no number is refused with the option's nam
   CHECK(starts_with(refusal({"--migrate-workers=two"}), "--migrate-workers: 'two' is not a number"));
   CHECK(starts_with(refusal({"--migrate-nodes=70000"}), "--migrate-nodes: '70000' is not a number from 1 to 1000"));
   CHECK(starts_with(refusal({"--migrate-nodes=0"}), "--migrate-nodes: '0' is not a number from 1"));
+  for (const char* each : {"--migrate-checkpoint=2.", "--migrate-checkpoint=.5", "--migrate-checkpoint=0.0001", "--migrate-checkpoint=-1"})
+    CHECK(starts_with(refusal({each}), "--migrate-checkpoint: "));
   CHECK(starts_with(refusal({"--migrate-keepalive=0"}), "--migrate-keepalive: '0' is not a number from 1"));
   CHECK(starts_with(refusal({"--migrate-torture=3:"}), "--migrate-torture: '' is not a number"));
 }

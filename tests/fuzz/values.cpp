@@ -17,6 +17,7 @@
 #include <migrate/program/protocol.hpp>
 #include <migrate/task/codec.hpp>
 #include <migrate/task/outcome.hpp>
+#include <migrate/transfer/checkpoint_note.hpp>
 #include <migrate/transfer/reopening.hpp>
 #include <migrate/transfer/statistics.hpp>
 
@@ -101,6 +102,15 @@ const decoder decoders[] = {
     thrown<std::runtime_error>(),
     thrown<std::invalid_argument>(),
     thrown<std::length_error>(),
+    {[](byte_reader& in) {
+       std::vector<std::byte> metadata(in.left());
+       in.get(metadata.data(), metadata.size());
+       if (detail::read_checkpoint(metadata).second.size() >= metadata.size()) std::abort();
+     },
+     [](byte_writer& out) {
+       out.put(detail::checkpoint_note{});
+       out.put(std::string("bundle"));
+     }},
     {[](byte_reader& in) {
        detail::inbox box;
        box.decode(task_id(node_id(1), 2, 0), in);

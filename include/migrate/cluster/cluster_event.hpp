@@ -28,6 +28,7 @@ struct cluster_event {
     lost,    // the same, and it said nothing: its process has died, or cannot be reached
     moved,   // a task runs on node `to` that ran on `node`
     refused, // it does not: the reason says why
+    restarted, // it runs on node `to` from its last checkpoint, since `node` has died
   };
 
   kind what = kind::joined;
@@ -39,12 +40,12 @@ struct cluster_event {
   std::int64_t when =
       0; // nanoseconds of the steady clock of the node that noted it; in another node's hands, its age
 
-  bool of_task() const noexcept { return what == kind::moved || what == kind::refused; }
+  bool of_task() const noexcept { return what >= kind::moved; }
   auto migrate_fields() { return std::tie(what, node, to, task, name, reason, when); }
 };
 
 inline constexpr std::string_view cluster_event_names[] = {"joined", "leaving", "staying", "cleared",
-                                                           "left",   "lost",    "moved",   "refused"};
+                                                           "left",   "lost",    "moved",   "refused", "restarted"};
 
 namespace detail {
 
@@ -62,6 +63,8 @@ inline std::string text_of(const cluster_event& event) {
   case cluster_event::kind::moved:
     return task + " moved from node " + to_string(event.node) + " to node " + to_string(event.to);
   case cluster_event::kind::refused: return task + " stayed on node " + to_string(event.node);
+  case cluster_event::kind::restarted:
+    return task + " was restarted on node " + to_string(event.to) + " from its last checkpoint";
   }
   return {};
 }

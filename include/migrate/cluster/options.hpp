@@ -32,6 +32,7 @@ struct node_options {
   std::size_t most_inline = 64 * 1024; // bytes of dirty pages that travel in the offer, not through the store
   transfer moves_by = transfer::flush; // how tasks' memory moves, unless the task or the move says otherwise
   unsigned keepalive_ms = 10'000;      // a node silent for so long is lost
+  unsigned checkpoint_ms = 0;          // between checkpoints of tasks that are to be restarted when their node dies; 0: none
   bool usage = false;                  // count what tasks use from their start, not from when they first ask
   bool forward_signals = false;        // signals to this process, such as Ctrl-C, go to the tasks in the foreground
   bool reopen_files = false;           // a moving task's files are opened anew, as between machines, also on one
@@ -64,6 +65,7 @@ inline constexpr const char* node_options_help =
     "  --migrate-keepalive=MS      a node that is silent for so long is lost (10000)\n"
     "  --migrate-inline=BYTES      most dirty pages that travel in a move's offer (65536)\n"
     "  --migrate-transfer=HOW      how a task's memory moves: flush, full-copy, pre-copy, pre-flush or auto (flush)\n"
+    "  --migrate-checkpoint=SECONDS  commit an image of each recoverable task every so many seconds (0: never)\n"
     "  --migrate-usage             count what tasks use from their start on\n"
     "  --migrate-signals           signals to this process, such as Ctrl-C, go to the tasks in the foreground\n"
     "  --migrate-reopen-files      move files as between machines: open them anew, hand over no descriptor\n"
@@ -87,6 +89,21 @@ N parse_number(std::string_view name, std::string_view text, N least = 0, N most
                 "--migrate-" + std::string(name) + ": '" + std::string(text) + "' is not a number from " +
                     std::to_string(least) + " to " + std::to_string(most));
   return value;
+}
+
+inline unsigned parse_seconds(std::string_view name, std::string_view text) {
+  // In milliseconds; up to three digits behind a point.
+  std::size_t point = std::min(text.find('.'), text.size());
+  auto whole = parse_number<unsigned>(name, text.substr(0, point), 0, 1'000'000);
+  std::string rest(text.substr(std::min(point + 1, text.size())));
+  if (rest.size() > 3 || (point + 1 == text.size())) rest = "?"; // which is no number
+  rest.resize(3, '0');
+  return whole * 1000 + parse_number<unsigned>(name, rest, 0, 999);
+}
+
+inline std::string seconds_text(unsigned milliseconds) {
+  std::string text = std::to_string(milliseconds % 1000);
+  return std::to_string(milliseconds / 1000) + "." + std::string(3 - text.size(), '0') + text;
 }
 
 inline constexpr std::string_view offset_sharing_names[] = {"kernel", "home", "token"};
@@ -113,7 +130,7 @@ inline transfer parse_transfer(std::string_view text) {
 }
 
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
-                                                    "credentials", "torture", "keepalive", "inline", "quiet",  "usage",
+                                                    "credentials", "torture", "keepalive", "checkpoint", "inline", "quiet",  "usage",
                                                     "signals", "reopen-files", "shared-offset", "control",
                                                     "policy", "hosts", "host-database", "transfer"};
 // Those that the environment may set; the command line has more: helper, grant, and help.
@@ -133,6 +150,8 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
     into.credentials = value;
   else if (name == "keepalive")
     into.keepalive_ms = parse_number<unsigned>(name, value, 1);
+  else if (name == "checkpoint")
+    into.checkpoint_ms = parse_seconds(name, value);
   else if (name == "inline")
     into.most_inline = parse_number<std::size_t>(name, value);
   else if (name == "transfer")

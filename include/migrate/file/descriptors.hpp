@@ -41,6 +41,7 @@ inline file_table& table() {
   if (mine == nullptr) {
     auto made = std::make_unique<file_table>();
     made->owner = node_services().incarnation();
+    made->requests = made->sharings = self().control->process.first_number;
     static constexpr const char* names[] = {"standard input", "standard output", "standard error"};
     for (int fd = 0; fd < 3; ++fd) {
       open_file& stream = add_file(*made, open_kind::stream, -1, fd == 0 ? O_RDONLY : O_WRONLY, names[fd]);

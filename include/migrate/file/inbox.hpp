@@ -154,6 +154,7 @@ struct inbox {
   std::vector<std::unique_ptr<mail_channel>> channels;
   std::atomic<std::size_t> unseen{0}; // letters in all channels; only the task makes it larger
   bool settling = false;   // the sender waits for `unseen` to fall
+  std::uint64_t first_sequence = 0; // of channels that are made
 
   inbox() = default;
   inbox(const inbox&) = delete;
@@ -191,7 +192,14 @@ struct inbox {
     if (mail_channel* found = find_channel(to)) return *found;
     channels.push_back(std::make_unique<mail_channel>());
     channels.back()->to = to;
+    channels.back()->next_sequence = first_sequence;
     return *channels.back();
+  }
+  void number_from(std::uint64_t first) {
+    // The task was restarted: what it says from now on is new, also what it has said in between. What was under way then
+    // may have arrived, and keeps its numbers.
+    first_sequence = first;
+    for (auto& channel : channels) channel->next_sequence = first;
   }
 
   void encode(byte_writer& out) const;
@@ -219,6 +227,7 @@ inline void inbox::encode(byte_writer& out) const {
     out.put(from);
     out.put(sequence);
   }
+  out.put(first_sequence);
   out.put(static_cast<std::uint32_t>(channels.size()));
   for (const auto& channel : channels) {
     out.put(channel->to);
@@ -250,6 +259,7 @@ inline void inbox::decode(task_id owner, byte_reader& in) {
     auto from = in.get<task_id>();
     expected[from] = in.get<std::uint64_t>();
   }
+  first_sequence = in.get<std::uint64_t>();
   for (auto left = in.get<std::uint32_t>(); left > 0; --left) {
     mail_channel& made = channel(in.get<task_id>());
     made.next_sequence = in.get<std::uint64_t>();

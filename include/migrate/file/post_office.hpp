@@ -48,6 +48,7 @@ public:
   // By the transfer engine, with the task frozen:
   void encapsulate(resident& task, byte_writer& out);
   void restore(resident& task, byte_reader& in);
+  void restarted(resident& task, std::uint64_t from);
   void go_on(resident& task);
   // The task stays, or has arrived: mail that was held can come.
   void forget(resident& task) noexcept;
@@ -60,7 +61,7 @@ private:
     std::uint64_t sequence; // the one expected, when out of order
   };
 
-  delivery deliver(task_id to, letter* mail, bool numbered, const mail_waiter& sender);
+  delivery deliver(task_id to, letter* mail, bool numbered, const mail_waiter& sender, std::uint64_t oldest = 0);
   void transmit(task_id from, task_id to);
   [[nodiscard]] bool seen(task_id from, task_id to, node_id by, verdict how, std::uint64_t sequence,
                           node_id place);
@@ -119,7 +120,7 @@ inline bool post_office::put_in_hand(resident& receiver, task_id to, letter* mai
 }
 
 inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool numbered,
-                                                  const mail_waiter& sender) {
+                                                  const mail_waiter& sender, std::uint64_t oldest) {
   // Takes the letter over only if it is accepted as new; an old one is discarded.
   resident* receiver = home_.look_here(to);
   if (receiver == nullptr) return {verdict::not_here, 0};
@@ -132,6 +133,7 @@ inline post_office::delivery post_office::deliver(task_id to, letter* mail, bool
     std::uint64_t* expected = nullptr;
     if (numbered) {
       expected = &box.expected[mail->from];
+      *expected = std::max(*expected, oldest); // larger only when one of the two was restarted
       if (mail->sequence < *expected) {
         letter_stock::discard(mail);
         return {verdict::accepted, 0};
@@ -350,6 +352,7 @@ inline void post_office::transmit(task_id from, task_id to) {
                 mail.setTo(to.bits());
                 mail.setSequence(next->sequence);
                 mail.setKey(next->key);
+                mail.setOldest(channel->unseen.front()->sequence);
               },
               std::span<const iovec>(&bytes, next->size > 0 ? 1 : 0));
         }
@@ -361,7 +364,7 @@ inline void post_office::transmit(task_id from, task_id to) {
       mine = letter_stock::make(next->from, next->key, next->sequence, next->bytes(), next->size);
     }
     std::uint64_t sequence = mine->sequence;
-    delivery how = deliver(to, mine, true, {from, nullptr, home_.here()});
+    delivery how = deliver(to, mine, true, {from, nullptr, home_.here()}, sequence);
     if (how.how != verdict::accepted) letter_stock::discard(mine);
     node_id place = how.how == verdict::not_here ? home_.locate(to) : no_node;
     if (!seen(from, to, home_.here(), how.how, how.how == verdict::out_of_order ? how.sequence : sequence,
@@ -452,7 +455,7 @@ inline void post_office::on_mail(node_id from, protocol::Mail::Reader message,
   std::uint64_t sequence = message.getSequence();
   letter* mail =
       letter_stock::make(sender, message.getKey(), sequence, attachment.begin(), attachment.size());
-  delivery how = deliver(to, mail, true, {sender, nullptr, from});
+  delivery how = deliver(to, mail, true, {sender, nullptr, from}, std::min(message.getOldest(), sequence));
   if (how.how != verdict::accepted)
     letter_stock::discard(mail);
   else if (auto note = note_message.load(std::memory_order_relaxed))
@@ -549,6 +552,11 @@ inline void post_office::restore(resident& task, byte_reader& in) {
   if (!in.get<bool>()) return;
   box_of(task).decode(task.id, in);
   task.anything_in.store(true, std::memory_order_relaxed);
+}
+
+inline void post_office::restarted(resident& task, std::uint64_t from) {
+  held guard(task.lock);
+  box_of(task).number_from(from);
 }
 
 inline void post_office::go_on(resident& task) {

@@ -51,6 +51,8 @@ public:
   void read(const request& asked, std::uint64_t number, std::size_t bytes);
   bool input_waits(task_id task, std::uint64_t number);
 
+  void restarted(task_id task);
+  // From a checkpoint: it numbers what it writes and asks for from where it was then.
   static void on_request(const request& asked, byte_reader& in);
 
 private:
@@ -250,6 +252,14 @@ inline bool home_streams::input_waits(task_id task, std::uint64_t number) {
   return !unclaimed_.empty() || ::poll(&input, 1, 0) == 1;
 }
 
+inline void home_streams::restarted(task_id task) {
+  std::lock_guard guard(lock_);
+  task_streams& its = of(task);
+  its.written = its.asked = 0;
+  its.writing.reset();
+  its.reading.reset();
+}
+
 inline void home_streams::read_waiting() {
   std::unique_lock guard(lock_);
   for (;;) {
@@ -283,7 +293,7 @@ inline void home_streams::read_waiting() {
     }
     task_streams& its = tasks_[next.task];
     std::optional<request> who = std::exchange(its.reading, std::nullopt);
-    if (!there) {
+    if (!there || !who) { // or it was restarted, and asks anew
       unclaimed_.insert(0, got);
       continue;
     }

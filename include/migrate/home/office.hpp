@@ -82,6 +82,11 @@ public:
   void runs_at(task_id task, std::uint64_t epoch, node_id holder) noexcept;
   // The word of a holder that home could not be asked about.
 
+  bool checkpointed(task_id task, std::uint64_t epoch, node_id place, std::uint64_t generation) noexcept;
+  // Restarts go from that generation from now on; from none: 0. False: the task is not there any more with that epoch.
+  std::uint64_t checkpoint_of(task_id task, std::uint64_t epoch) noexcept;
+  // 0 when it is not to be restarted, or whoever has that epoch does not run it any more.
+
   void when_place_changes(void (*tell)(task_id task) noexcept) noexcept { place_changed_ = tell; }
   // Told of tasks with signals that their nodes have not confirmed.
 
@@ -355,6 +360,25 @@ inline void home_office::runs_at(task_id task, std::uint64_t epoch, node_id hold
   record->epoch = epoch;
   record->place = holder;
   record->claimed_from = no_node;
+}
+
+inline bool home_office::checkpointed(task_id task, std::uint64_t epoch, node_id place,
+                                      std::uint64_t generation) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return false;
+  held guard(record->lock);
+  if (!home_records::holds(*record, task) || record->ended || record->epoch != epoch || record->place != place)
+    return false;
+  record->checkpoint = generation;
+  return true;
+}
+
+inline std::uint64_t home_office::checkpoint_of(task_id task, std::uint64_t epoch) noexcept {
+  home_record* record = records_.find(task);
+  if (record == nullptr) return 0;
+  held guard(record->lock);
+  bool current = home_records::holds(*record, task) && !record->ended && record->epoch == epoch;
+  return current ? record->checkpoint : 0;
 }
 
 inline node_id home_office::locate(task_id task) noexcept {

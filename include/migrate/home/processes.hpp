@@ -54,6 +54,9 @@ public:
   // stopped or running (continued), by `signal`: tells the parent and whoever waits.
   bool stopped(task_id task);
 
+  void restarted(task_id task);
+  // From a checkpoint: it may ask again what it has asked, with the number that it had then.
+
   // --- groups and sessions
 
   template <class F> void for_each_in_group(task_id group, F&& visit);
@@ -334,6 +337,15 @@ inline bool process_table::stopped(task_id task) {
   held guard(lock_);
   process_record* record = find(task);
   return record != nullptr && record->state == process_state::stopped;
+}
+
+inline void process_table::restarted(task_id task) {
+  held guard(lock_);
+  process_record* record = find(task);
+  if (record == nullptr) return;
+  record->waiter.reset();
+  record->last_number = 0;
+  record->last_answered = false;
 }
 
 // --- waiting ---------------------------------------------------------------------------------------------------------

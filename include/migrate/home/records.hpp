@@ -40,6 +40,7 @@ struct home_record {
   node_id place = no_node; // the node that holds the epoch
   node_id claimed_from = no_node; // who offered the task to `place`
   std::uint64_t epoch = 0;
+  std::uint64_t checkpoint = 0; // the generation that the task is restarted from when its node dies; 0: it is not
   std::atomic<resident*> here{nullptr}; // while the task is on its home
   task_id parent;
   std::unique_ptr<detail::outcome> ended;
@@ -115,6 +116,7 @@ inline std::optional<task_id> home_records::create(task_id parent, region_number
   record->place = place;
   record->claimed_from = no_node;
   record->epoch = 1;
+  record->checkpoint = 0;
   record->here.store(nullptr, std::memory_order_relaxed);
   record->parent = parent;
   record->waiter = {};

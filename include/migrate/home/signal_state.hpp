@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include <migrate/id.hpp>
@@ -84,6 +85,7 @@ struct signal_state {
 
 struct signal_inbox {
   std::uint64_t last = 0; // number of the last that came from home
+  bool any_next = false;  // the task was restarted, and has not heard of home's number yet: the next that comes is right
   signal_bits waiting = 0;
   std::vector<signal_info> pending; // as they came; of a signal below first_queued there is one at most
   bool continued = false;           // SIGCONT has come, and no stop signal after it
@@ -124,7 +126,16 @@ struct signal_inbox {
     waiting &= ~which;
   }
 
+  bool is_next(std::uint64_t number) const noexcept {
+    if (!held.empty()) return number == held.back().number + 1;
+    return any_next || number == last + 1;
+  }
+  void adopt(std::uint64_t number) noexcept {
+    if (std::exchange(any_next, false)) last = number - 1;
+  }
+
   void admit_held() {
+    if (!held.empty()) adopt(held.front().number);
     for (const numbered& each : held)
       if (each.number == last + 1) {
         add(each.info);
@@ -135,11 +146,13 @@ struct signal_inbox {
 
   void encode(byte_writer& out) const {
     out.put(last);
+    out.put(any_next);
     out.put(continued);
     out.put(pending);
   }
   void decode(byte_reader& in) {
     last = in.get<std::uint64_t>();
+    any_next = in.get<bool>();
     continued = in.get<bool>();
     pending = in.get<std::vector<signal_info>>();
     for (const signal_info& each : pending) {

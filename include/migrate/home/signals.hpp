@@ -51,6 +51,7 @@ public:
   // By the transfer engine:
   void encapsulate(resident& task, byte_writer& out);
   void restore(resident& task, byte_reader& in);
+  void restarted(resident& task);
   void go_on(resident& task);
   // The task stays, or has arrived: what was held is its own now.
   void forget(resident& task) noexcept;
@@ -90,11 +91,11 @@ inline signal_office::receipt signal_office::take_in(resident* task, task_id to,
   if (task->signals == nullptr) task->signals = new signal_inbox;
   signal_inbox& box = *task->signals;
   if (state == run_state::frozen) {
-    std::uint64_t newest = box.held.empty() ? box.last : box.held.back().number;
-    if (got.number == newest + 1) box.held.push_back(got);
+    if (box.is_next(got.number)) box.held.push_back(got);
     return {arrival::held, 0, nullptr};
   }
   box.admit_held();
+  box.adopt(got.number);
   if (got.number > box.last + 1) return {arrival::gap, 0, nullptr};
   if (got.number == box.last + 1) {
     box.add(got.info);
@@ -263,6 +264,12 @@ inline void signal_office::restore(resident& task, byte_reader& in) {
     looks |= task.signals->waiting != 0;
   }
   if (looks) raise_attention(task);
+}
+
+inline void signal_office::restarted(resident& task) {
+  held guard(task.lock);
+  if (task.signals == nullptr) task.signals = new signal_inbox;
+  task.signals->any_next = true;
 }
 
 inline void signal_office::go_on(resident& task) {

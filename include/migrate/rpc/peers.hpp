@@ -43,7 +43,8 @@ struct peer_info {
 
 enum class peer_loss {
   broken, // messages were lost, the process was not: it is connected again, and on_connected follows at once
-  unreachable, // it could not be reached for the time of peer_options::reconnect, and may be alive
+  unreachable, // it could not be reached for the time of peer_options::reconnect, and may be alive; `gone` follows when a
+               // later attempt shows that it is not
   gone,        // it said goodbye, its address refuses connections, or another process answers there
 };
 // What has become of a peer whose connection was lost.

@@ -26,6 +26,7 @@ struct peers::record {
   link* inbound = nullptr;
   bool connected = false;
   std::optional<error> loss; // of the last connection, until it is known what became of the peer
+  bool doubtful = false;     // the listener was told that it is unreachable
 };
 
 struct peers::link final : connection_handler, std::enable_shared_from_this<link> {
@@ -322,7 +323,10 @@ inline void peers::give_up(record& of, const error& reason, bool gone) {
   if (of.loss) {
     error loss = *std::exchange(of.loss, std::nullopt);
     of.connected = false;
+    of.doubtful = !gone;
     if (!stopping_.load()) listener_.on_disconnected(of.id, loss, gone ? peer_loss::gone : peer_loss::unreachable);
+  } else if (gone && std::exchange(of.doubtful, false) && !stopping_.load()) {
+    listener_.on_disconnected(of.id, reason, peer_loss::gone);
   }
   if (dropped > 0) listener_.on_unreachable(of.id, reason, dropped);
 }
@@ -524,12 +528,13 @@ inline void peers::attach(link& which, node_id id) {
                  "node " + to_string(id) + " has ended: another process answers in its name");
     cut(to.outbound, reason);
     cut(to.inbound, reason);
-    if (std::exchange(to.connected, false) || to.loss) {
+    if (std::exchange(to.connected, false) || to.loss || to.doubtful) {
       to.loss.reset();
       listener_.on_disconnected(id, reason, peer_loss::gone);
     }
     if (dropped > 0) listener_.on_unreachable(id, reason, dropped);
   }
+  to.doubtful = false;
   link*& slot = which.initiator ? to.outbound : to.inbound;
   if (slot != nullptr) {
     // Nobody keeps two connections in one direction, so the peer has lost the former.

@@ -152,6 +152,11 @@ struct Message {
     # From the target: what came before this `receive`, `lay` or last part of `pages` lies where it belongs.
     dropAhead @40 :TaskEpoch;
     # There will be no offer.
+    # Checkpoints (see transfer/checkpoint.hpp).
+    checkpointed @41 :Checkpoint;
+    # To the task's home: that generation is committed.
+    checkpointSeen @42 :Checkpoint;
+    # From home.
   }
 }
 
@@ -298,6 +303,8 @@ struct Offer {
   # Pages have come ahead, and are older than those that follow.
   unlaid @12 :Bool;
   # The image is not what the memory is based on, but what the store has of the task.
+  restarted @13 :Bool;
+  # By its home, from a checkpoint: the node that it was on has died.
 }
 
 struct OfferRefusal {
@@ -310,6 +317,16 @@ struct OfferRefusal {
 struct TaskEpoch {
   task @0 :UInt64;
   epoch @1 :UInt64;
+}
+
+struct Checkpoint {
+  task @0 :UInt64;
+  epoch @1 :UInt64;
+  generation @2 :UInt64;
+  restarts @3 :Bool;
+  # Whether home is to restart the task from it when its node dies.
+  accepted @4 :Bool;
+  # By home: the task is where it was.
 }
 
 struct Load {
@@ -362,6 +379,8 @@ struct Mail {
   to @1 :UInt64;
   sequence @2 :UInt64;
   key @3 :UInt64;
+  oldest @4 :UInt64;
+  # The sequence of the oldest that is not confirmed: what is before it will not be sent again.
 }
 
 struct Signal {

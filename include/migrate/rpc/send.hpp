@@ -74,7 +74,11 @@ struct called {
 
 template <class Ask>
 called call_and_wait(node_id node, Ask&& ask_once, const steady_point* deadline, bool interruptible = false) {
-  std::uint64_t asked_at = this_calling.incarnation;
+  auto life = [] { // a task that was restarted may be where it was before
+    resident* task = current_task();
+    return std::pair(this_calling.incarnation, task == nullptr ? std::uint64_t{0} : task->control->restarts);
+  };
+  const auto asked_in = life();
   thread_waiter blocked;
   std::uint64_t number = 0;
   auto ask = [&] {
@@ -91,7 +95,7 @@ called call_and_wait(node_id node, Ask&& ask_once, const steady_point* deadline,
   ask();
   bool in_time = true;
   for (;;) {
-    if (this_calling.incarnation != asked_at) return {waited::moved, {}};
+    if (life() != asked_in) return {waited::moved, {}};
     {
       node_heap_scope scope;
       if (std::optional<answer> got = this_calling.calls->take(number)) {

@@ -91,9 +91,9 @@ public:
   // Reads a generation's manifest; 0 is the newest committed one. Throws image_missing, image_truncated,
   // image_damaged, image_version, image_foreign.
 
-  void collect(task_id task, const image& current);
+  void collect(task_id task, const image& current, std::uint64_t kept_from = 0);
   // Removes the earlier generations' files that the current image does not use. For whoever has taken
-  // the task over.
+  // the task over. With `kept_from`, that generation and all later ones stay as they are.
 
   void discard(const image& unwanted);
   // Removes the task's newest generation, which nobody is to resume. Does nothing when a newer one exists.
@@ -248,16 +248,19 @@ inline void store::unlink(task_id task, std::uint64_t generation, bool committed
   if (committed) state_->verified.forget(task, generation);
 }
 
-inline void store::collect(task_id task, const image& current) {
+inline void store::collect(task_id task, const image& current, std::uint64_t kept_from) {
   node_heap_scope process_heap;
   detail::check_ours(*state_, current);
   if (current.task() != task)
     throw error(errc::image_foreign,
                 "cannot collect images of task " + to_string(task) + " by " + to_string(current));
+  image kept;
+  if (kept_from != 0) kept = detail::load_image(*state_, task, kept_from);
   auto used = [&](std::uint64_t generation) {
-    for (const image_file& file : current.files())
-      if (file.generation == generation) return true;
-    return generation >= current.generation();
+    for (const image* each : {&current, static_cast<const image*>(&kept)})
+      for (const image_file& file : each->files())
+        if (file.generation == generation) return true;
+    return generation >= current.generation() || (kept_from != 0 && generation >= kept_from);
   };
   auto there = detail::list_generations(state_->images.get(), task);
   for (std::uint64_t generation : there.committed)

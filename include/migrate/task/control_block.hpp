@@ -41,6 +41,9 @@ struct control_block {
   bool shares_region = false; // with copies of it on other nodes (fork)
   bool by_policy = true;      // a placement policy may move it
   transfer moves_by = transfer::by_default; // unless a move asks for another way
+  bool recoverable = false;   // its home restarts it from its last checkpoint when its node dies
+  std::uint64_t checkpoint = 0; // the generation that its home restarts it from; 0: none
+  std::uint64_t restarts = 0;   // so far
   std::int64_t clock_offset = 0; // nanoseconds from this machine's steady clock to the task's
   std::uint32_t mailbox_capacity = 0; // of lanes made by a message that came first; 0: the default
 

@@ -33,6 +33,7 @@ struct process_block {
   bool accounted = false;     // somebody wants `used` to be right
   int status = 0;             // how it ended, in the form of wait(2)
   std::uint64_t requests = 0; // numbers those of its requests that home must not serve twice
+  std::uint64_t first_number = 0; // where such numbers begin: none that was used before its last restart is used again
 };
 // In the control block; the parts lie in the task's heap, made when they are first needed, so that they move with the
 // task's memory and a task that is no more than a computation pays for none. What of a part is the kernel's, such as

@@ -65,6 +65,10 @@ struct services {
   // Whether the task would go on for a while when it is to be moved.
   void (*move_soon)(node_id target) noexcept;
   // The running task, which goes on meanwhile. Nobody hears what comes of it.
+  failure (*checkpoint)(task_id task);
+  // Returns when the task's home knows of its new image, or with the reason why there is none.
+  failure (*checkpoint_me)(bool& restarted);
+  // As the running task, which may return from it in two lives.
   forked (*fork_me)();
   void (*start_node)(std::uint64_t call);
   // Another node on this machine; the call is answered when the cluster has a new node.

@@ -28,6 +28,7 @@ struct spawn_options {
   node_id on = no_node;                       // the node to start on; none: this one; any_node: as the policy says
   bool by_policy = true;                      // a placement policy may move it (see placement.hpp)
   transfer moves_by = transfer::by_default;   // how its memory moves, unless a move asks for another way
+  bool recover = false;                       // restart it when its node dies (see this_task::checkpoint)
 };
 
 template <class R = void> class task;
@@ -70,6 +71,7 @@ inline unborn_task make_task(const spawn_options& options, std::uint64_t awaited
   control->parent = parent != nullptr ? parent->id : task_id{};
   control->by_policy = options.by_policy;
   control->moves_by = options.moves_by;
+  control->recoverable = options.recover;
   std::memcpy(control->name, options.name.data(), std::min(options.name.size(), sizeof control->name - 1));
   return {born, control};
 }
@@ -264,6 +266,14 @@ public:
   void migrate_to(node_id target, transfer how, std::error_code& code) { migrate_task(id_, target, how, code); }
   void migrate_to(node_id target, std::error_code& code) { migrate_task(id_, target, code); }
   // As migrate_task().
+
+  void checkpoint() {
+    detail::safe_point();
+    detail::failure failed = detail::node_services().checkpoint(held("checkpoint"));
+    if (failed.code) throw error(failed.code, failed.what);
+  }
+  // Has an image of the task committed at its next safe point, as this_task::checkpoint() does for itself, and returns
+  // when its home knows of it. Who may ask for it is who may move the task.
 
 private:
   task_id held(const char* what) const {

@@ -151,5 +151,39 @@ inline void migrate_to(node_id target, transfer how = transfer::by_default) {
 // are full copy and flush. When the move cannot be made the task goes on where it was, and the reason is
 // thrown as migrate::error, or stored in `code`. A move to the node it is on does nothing.
 
+inline void recoverable(bool wanted = true) { detail::self().control->recoverable = wanted; }
+// Whether the task's home restarts it when its node dies, from the last checkpoint that was made while it was wanted.
+// Counts from the next checkpoint on. As spawn_options::recover.
+
+inline bool checkpoint(std::error_code& code) {
+  detail::self();
+  bool restarted = false;
+  code = detail::the_services->checkpoint_me(restarted).code;
+  return restarted;
+}
+
+inline bool checkpoint() {
+  detail::self();
+  bool restarted = false;
+  detail::failure failed = detail::the_services->checkpoint_me(restarted);
+  if (failed.code) throw error(failed.code, failed.what);
+  return restarted;
+}
+// Commits an image of the task to the store and returns false when its home knows of it. It stands still only while its
+// dirty pages are written. Returns true when the task goes on from that image, as after setjmp(3): its node has died
+// since, it was recoverable, and its home has restarted it elsewhere. Such a task has lost everything since, and does it
+// once more; what others have seen of it stays seen:
+//   - what it has printed, sent, signalled, spawned and written to files since is there, and comes again;
+//   - messages, signals, standard input, joins and ends of children that it has taken since are gone. Those that its node
+//     had not confirmed come again;
+//   - files are opened again at the offsets that they had. What they hold now is not what they held.
+// Never do two of it run: only a node whose process is known to have ended is restarted from. errc::not_movable, with the
+// name of what is in the way: a pipe, a socket or device, a lock, an unlinked file, an offset shared with a child, a
+// running program, a pin_scope, whatever refuses a move, and a task that has forked or was. errc::store_full and the like,
+// and errc::home_unreachable: the checkpoint before it stands.
+
+inline std::uint64_t restarts() { return detail::self().control->restarts; }
+// How often it was restarted so far.
+
 } // namespace this_task
 } // namespace migrate

@@ -29,6 +29,11 @@ struct carrier {
   // The same two steps for a copy of the task, made by fork(); without them a copy begins with none of that state.
   void (*refused)(task_id task, std::uint64_t epoch) noexcept = nullptr;
   // On the target, of an offer that it refuses, perhaps before restore(): what came beside the offer goes.
+  void (*checkpoint)(resident& task, byte_writer& out) = nullptr;
+  // For encapsulate(), when the bytes are to be used after this node's death and perhaps never or twice. Throws, naming
+  // what cannot be part of a checkpoint.
+  void (*restarted)(resident& task, std::uint64_t from) = nullptr;
+  // On the target after restore(), of a task that goes on from a checkpoint: it numbers what it says from there on.
 };
 // Follows Sprite's table of migration modules (Douglis and Ousterhout 1991, section 4): the engine runs
 // the table and knows no module. A new kind of state adds an entry and its test.
@@ -50,6 +55,19 @@ public:
       out.put(entries_[i].version);
       entries_[i].encapsulate(task, out);
     }
+  }
+
+  void checkpoint(resident& task, byte_writer& out) const {
+    out.put(static_cast<std::uint32_t>(count_));
+    for (std::size_t i = 0; i < count_; ++i) {
+      out.put(entries_[i].version);
+      (entries_[i].checkpoint != nullptr ? entries_[i].checkpoint : entries_[i].encapsulate)(task, out);
+    }
+  }
+
+  void restarted(resident& task, std::uint64_t from) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (entries_[i].restarted != nullptr) entries_[i].restarted(task, from);
   }
 
   void restore(resident& task, byte_reader& in) const {

@@ -20,7 +20,8 @@ inline constexpr carrier mail_carrier{
         this_post->forget(task);
       else
         this_post->go_on(task);
-    }};
+    },
+    nullptr, nullptr, nullptr, nullptr, [](resident& task, std::uint64_t from) { this_post->restarted(task, from); }};
 // What has come and was not read, what was sent and is not confirmed, and the counters of both.
 
 inline constexpr carrier usage_carrier{
@@ -35,7 +36,8 @@ inline constexpr carrier usage_carrier{
 
 inline constexpr carrier file_carrier{"files", 1, file_carrying::prepare, file_carrying::encapsulate,
                                       file_carrying::restore, file_carrying::release, file_carrying::copy,
-                                      file_carrying::restore_copy, file_carrying::refused};
+                                      file_carrying::restore_copy, file_carrying::refused,
+                                      file_carrying::checkpoint, file_carrying::restarted};
 // What the task has open.
 
 inline constexpr carrier signal_carrier{
@@ -48,7 +50,8 @@ inline constexpr carrier signal_carrier{
         this_signals->forget(task);
       else
         this_signals->go_on(task);
-    }};
+    },
+    nullptr, nullptr, nullptr, nullptr, [](resident& task, std::uint64_t) { this_signals->restarted(task); }};
 // What is pending, and the number of the last that came. Handlers, mask and timers lie in the region.
 
 inline failure let_programs_go(resident& task) {

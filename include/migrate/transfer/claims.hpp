@@ -9,6 +9,7 @@ inline void transfer_engine::on_claim(node_id claimant, protocol::Claim::Reader 
   task_id id(message.getTask());
   fault_point("home.claimed");
   bool yes = with_.home.claim(id, message.getEpoch(), claimant, node_id(message.getSource()));
+  if (yes) claim_granted(id, message.getEpoch(), claimant, node_id(message.getSource()));
   // It has run where this node offered it, whatever became of the word that it does.
   if (resident* offered = yes ? departing(id) : nullptr; offered != nullptr && offered->move->epoch < message.getEpoch())
     taken(*offered);
@@ -119,8 +120,8 @@ inline void transfer_engine::on_still_held(node_id home, protocol::TaskEpoch::Re
 inline void transfer_engine::on_not_held(node_id, protocol::TaskEpoch::Reader message) {
   task_id id(message.getTask());
   if (with_.home.no_longer_held(id)) return;
-  with_.home.lose(id, message.getEpoch(), no_node,
-                  "task " + to_string(id) + " was on a node that has died");
+  lose(id, message.getEpoch(), no_node,
+       "task " + to_string(id) + " was on node " + to_string(with_.home.locate(id)) + ", which has died");
 }
 
 } // namespace migrate::detail

@@ -15,6 +15,7 @@
 #include <migrate/home/office.hpp>
 #include <migrate/memory/dirty_pages.hpp>
 #include <migrate/memory/write_tracker.hpp>
+#include <migrate/rpc/event_loop.hpp>
 #include <migrate/rpc/send.hpp>
 #include <migrate/store/store.hpp>
 #include <migrate/task/scheduler.hpp>
@@ -39,6 +40,8 @@ struct move_listener {
   // It goes on here; the order's `why` says for what reason.
   void (*not_gone)(resident& task, task_id id, node_id refused_by, const failure& why) noexcept = nullptr;
   // While the node is closed: a task has come to run here, or does not get away; `why` is empty when no move was tried.
+  void (*restarted)(task_id task, node_id from, node_id on) noexcept = nullptr;
+  // At home: the node that it was on has died, and it is about to go on from its last checkpoint.
 };
 
 class transfer_engine {
@@ -67,6 +70,8 @@ public:
     std::size_t most_inline; // bytes of dirty pages that travel inside the offer
     transfer moves_by;       // of tasks that do not say
     move_listener listener;
+    event_loop& loop;
+    std::chrono::milliseconds patience; // with a node that cannot be reached and has tasks with checkpoints
   };
 
   explicit transfer_engine(parts with) : with_(with) {
@@ -79,9 +84,14 @@ public:
   // Pages that go ahead go no further. Before the network stops.
 
   bool order(resident& task, task_id id, node_id target, move_asker asker, failure& refused, task_id copy = {},
-             transfer how = transfer::by_default);
+             transfer how = transfer::by_default, bool checkpoint = false);
   // Has the task moved at its next safe point. `refused` says why not, if at once: only the task itself, its parent and
   // who runs its home may ask for it. False: it has left this node, or ended. With `copy`, it stays and that copy of it goes; the answer comes when the copy runs.
+
+  void checkpoint_all();
+  // Of the tasks here that want to be restarted. On the I/O thread.
+  void end_restarts() noexcept { ending_ = true; }
+  // The cluster ends: what is lost from now on is not restarted.
 
   void serve(resident& task) noexcept;
   // On a worker's loop or a serving thread, with the task frozen.
@@ -109,6 +119,8 @@ public:
   void on_still_held(node_id home, protocol::TaskEpoch::Reader message);
   void on_not_held(node_id source, protocol::TaskEpoch::Reader message);
   void on_disown(node_id home, protocol::TaskEpoch::Reader message);
+  void on_checkpointed(node_id place, protocol::Checkpoint::Reader message);
+  void on_checkpoint_seen(protocol::Checkpoint::Reader message);
   void on_connection_broken(node_id node, const std::string& why);
   // What was on its way is lost, but the process is there, and on_node_back() follows.
   void on_receive(node_id source, protocol::Receive::Reader message);
@@ -137,6 +149,11 @@ private:
   static bool may_move(const resident& task, const move_asker& asker) noexcept;
   void depart(resident& task);
   void offer_copy(resident& task);
+  void checkpoint(resident& task);
+  void tell_checkpoint(task_id task, std::uint64_t epoch, std::uint64_t generation);
+  void checkpoint_seen(task_id id, std::uint64_t epoch, std::uint64_t generation, bool accepted);
+  void checkpoint_untold(node_id home, const failure& why);
+  void tell_checkpoints_again(node_id home);
   void take_back_copies(node_id target);
   void copy_settled(task_id copy, const failure& how);
   bool occupied(region_number region, task_id by);
@@ -196,6 +213,23 @@ private:
   void gone(task_id task) noexcept;
   void tell_not_held(node_id home, task_id task);
   resident* departing(task_id id) noexcept;
+  void lose(task_id id, std::uint64_t epoch, node_id may_hold, const std::string& why);
+  void lose_all_on(node_id node, bool process_is_gone, const std::string& why, bool out_of_patience = false);
+  struct restart {
+    std::uint64_t epoch; // with which the task was lost
+    std::uint64_t generation;
+    std::vector<node_id> tried;
+    std::string why;
+    node_id from = no_node;
+  };
+  void try_restart(task_id id);
+  bool offer_restart(task_id id, const restart& from, node_id target);
+  void restart_refused(task_id id, node_id target, std::uint64_t epoch, const failure& why);
+  void restarts_lost_on(node_id node, const std::string& why);
+  void claim_granted(task_id id, std::uint64_t epoch, node_id claimant, node_id source);
+  void go_on_from_checkpoint(resident& task, std::uint64_t epoch, std::uint64_t generation);
+  void doubt(node_id node, const std::string& why);
+  void ask_whether_it_lives(node_id node);
   image image_of(task_id task);
   std::vector<std::byte> image_manifest(task_id task);
 
@@ -219,7 +253,6 @@ private:
   };
   std::unordered_map<task_id, copy_offered> copies_; // that no target has taken yet, of tasks that are here
   std::set<task_id> disowned_;                    // tasks that are here and that home has given up as lost
-  std::set<node_id> dead_;                        // on the I/O thread only
   std::unordered_map<task_id, std::shared_ptr<carriage>> carriages_;
   std::unordered_map<task_id, std::shared_ptr<reception>> receptions_;
   std::unordered_map<node_id, double> links_, stores_; // bytes a second that went to it straight, and by the image
@@ -227,6 +260,23 @@ private:
   write_tracker tracker_;
   background movers_;    // for carriages, whose targets they wait for
   background receivers_; // for receptions, which wait for nobody elsewhere: two nodes may each wait for the other
+  struct untold_checkpoint {
+    task_id task;
+    std::uint64_t epoch;
+    std::uint64_t generation; // 0: committed, but not to be restarted from
+    move_asker asker;
+  };
+  std::vector<untold_checkpoint> untold_checkpoints_; // that their homes have not confirmed
+  std::unordered_map<task_id, restart> restarts_;     // of this home's tasks, not claimed yet
+  std::atomic<bool> ending_{false};
+  // On the I/O thread only:
+  std::set<node_id> dead_; // those that are lost
+  std::set<node_id> gone_; // of these, those whose process is known to have ended
+  struct doubted {
+    std::chrono::steady_clock::time_point until;
+    std::string why;
+  };
+  std::unordered_map<node_id, doubted> doubts_; // of the others, those that tasks with checkpoints are on
 };
 
 inline constinit transfer_engine* this_engine = nullptr;
@@ -240,3 +290,4 @@ inline constinit transfer_engine* this_engine = nullptr;
 #include <migrate/transfer/copies.hpp>
 #include <migrate/transfer/ahead.hpp>
 #include <migrate/transfer/receiving.hpp>
+#include <migrate/transfer/checkpoint.hpp>

@@ -186,6 +186,37 @@ inline void encapsulate(resident& task, byte_writer& out) {
   write_files(table, {task.id, task.epoch}, task.move->target, false, out);
 }
 
+inline void checkpoint(resident& task, byte_writer& out) {
+  // Files are opened again, with their offsets; what is in them is not part of it.
+  auto refuse = [](const open_file& file, const char* why) {
+    throw error(errc::not_movable, system_failure(file, std::string("it cannot be part of a checkpoint, ") + why));
+  };
+  file_table* table = table_of(task);
+  bool any = false;
+  if (table != nullptr)
+    for (const open_file* each : table->files) {
+      if (each->kind == open_kind::pipe || each->kind == open_kind::home_pipe)
+        refuse(*each, "since what is on its way in it would be lost");
+      if (each->shared.key) refuse(*each, "since its offset is shared with other tasks");
+      if (each->kind == open_kind::locks || (each->kernel >= 0 && each->locked))
+        refuse(*each, "since a lock ends with its node");
+      if (each->kernel < 0) continue;
+      struct stat status;
+      if (::fstat(each->kernel, &status) != 0) throw error(errc::not_movable, system_failure(*each, system_message(errno)));
+      if (status.st_nlink == 0) refuse(*each, "since it has been unlinked, and its bytes go with its node");
+      any = true;
+    }
+  out.put(any ? way::opened_again : way::nothing);
+  std::vector<ino_t> nameless;
+  if (table != nullptr)
+    for (const open_file* each : table->files)
+      if (travels(*each, false)) write_for_reopening(*each, task.id, nameless, out);
+}
+
+inline void restarted(resident& task, std::uint64_t from) {
+  if (file_table* table = table_of(task)) table->requests = table->sharings = from;
+}
+
 inline void restore(resident& task, byte_reader& in) { read_files(table_of(task), false, in); }
 
 inline void copy(resident& task, task_id child, byte_writer& out) {

@@ -44,11 +44,18 @@ inline void transfer_engine::on_connection_broken(node_id node, const std::strin
   }
   for (resident* task : offered) take_back(*task, target_loss::broken, why);
   take_back_copies(node);
+  restarts_lost_on(node, why);
 }
 
 inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, const std::string& why) {
   dead_.insert(node);
-  if (process_is_gone) with_.home.died(node);
+  if (process_is_gone) {
+    gone_.insert(node);
+    doubts_.erase(node);
+    with_.home.died(node);
+  }
+  checkpoint_untold(node, {make_error_code(errc::home_unreachable), "its home was lost: " + why});
+  restarts_lost_on(node, why);
   fail_carriages(node, why);
   drop_receptions(node);
   std::vector<resident*> mine;
@@ -75,17 +82,27 @@ inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, co
       if (offered.claimed && copy.home() == node) undecided.push_back(copy);
   }
   for (task_id copy : undecided) on_claim_answer(copy, {errc::home_unreachable, why, 0, 0, {}});
+  lose_all_on(node, process_is_gone, why);
+}
+
+inline void transfer_engine::lose_all_on(node_id node, bool process_is_gone, const std::string& why,
+                                         bool out_of_patience) {
   struct casualty {
     task_id task;
     std::uint64_t epoch;
     node_id place, source;
+    bool restarts;
   };
   std::vector<casualty> casualties;
   with_.home.records().for_each([&](task_id id, home_record& record) {
     if (!record.ended && dead_.contains(record.place) && (record.place == node || record.claimed_from == node))
-      casualties.push_back({id, record.epoch, record.place, record.claimed_from});
+      casualties.push_back({id, record.epoch, record.place, record.claimed_from, record.checkpoint != 0});
   });
   for (const casualty& each : casualties) {
+    if (each.restarts && !gone_.contains(each.place) && !out_of_patience) {
+      doubt(each.place, why);
+      continue;
+    }
     if (process_is_gone && each.source != no_node && each.source != with_.home.here() &&
         !dead_.contains(each.source)) {
       bool asked = send_message(with_.network, each.source, [&](protocol::Message::Builder message) {
@@ -95,14 +112,17 @@ inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, co
       });
       if (asked) continue;
     }
-    with_.home.lose(each.task, each.epoch, process_is_gone ? no_node : node,
-                    "task " + to_string(each.task) + " was on node " + to_string(each.place) +
-                        ", which was lost: " + why);
+    bool gone = process_is_gone || gone_.contains(each.place);
+    lose(each.task, each.epoch, gone ? no_node : node,
+         "task " + to_string(each.task) + " was on node " + to_string(each.place) + ", which was lost: " + why);
   }
 }
 
 inline void transfer_engine::on_node_back(node_id node) {
   dead_.erase(node);
+  gone_.erase(node);
+  doubts_.erase(node);
+  tell_checkpoints_again(node);
   for (task_id id : with_.home.lost_on(node))
     send_message(with_.network, node, [&](protocol::Message::Builder message) {
       message.initDisown().setTask(id.bits());

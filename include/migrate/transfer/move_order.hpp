@@ -22,9 +22,10 @@ enum class move_reason : std::uint8_t {
   command,  // by a person
   balanced, // by the policy that evens out the load
   evicted,  // the node is leaving its host
+  checkpoint, // it stays: the time for a checkpoint has come
 };
 
-inline constexpr const char* move_reason_names[] = {"asked", "spawned", "command", "balanced", "evicted"};
+inline constexpr const char* move_reason_names[] = {"asked", "spawned", "command", "balanced", "evicted", "checkpoint"};
 
 struct move_asker {
   node_id node = no_node; // none: the task itself, or nobody
@@ -64,6 +65,7 @@ struct arrival {
   std::size_t bundle = 0;
   std::shared_ptr<reception> ahead; // pages that lie there already
   bool unlaid = false;              // the image is only to be known
+  bool restarted = false; // by its home, from a checkpoint
 };
 
 struct move_order {
@@ -78,6 +80,7 @@ struct move_order {
   std::uint64_t claimed = 0;                    // the epoch that this node last asked home to follow
   std::size_t bytes = 0;                        // of dirty pages
   task_id copy;                                 // valid: the task stays, and this copy of it is offered
+  bool checkpoint = false;                      // the task stays, and an image of it is committed
   bool target_lost = false;                     // offered, and the target cannot be heard
   bool target_gone = false;                     // its process has ended, too
   image offered;                                // the generation made for this move, if one was

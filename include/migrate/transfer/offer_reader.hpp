@@ -31,6 +31,7 @@ inline std::unique_ptr<arrival> read_offer(node_id source, protocol::Offer::Read
         {reinterpret_cast<char*>(range.getAddress()), std::size_t{range.getCount()} * page_size});
   incoming->bundle = message.getBundle();
   incoming->unlaid = message.getUnlaid();
+  incoming->restarted = message.getRestarted();
   incoming->bytes.assign(reinterpret_cast<const std::byte*>(attachment.begin()),
                          reinterpret_cast<const std::byte*>(attachment.end()));
   return incoming;

@@ -13,10 +13,14 @@ inline bool transfer_engine::may_move(const resident& task, const move_asker& as
 }
 
 inline bool transfer_engine::order(resident& task, task_id id, node_id target, move_asker asker, failure& refused,
-                                   task_id copy, transfer how) {
+                                   task_id copy, transfer how, bool checkpoint) {
   {
     held guard(task.lock);
     if (task.id != id || task.state.load() == run_state::none) return false;
+    if (task.move != nullptr && task.move->checkpoint) {
+      if (task.state.load() == run_state::frozen) return false; // it is there again in a moment
+      if (task.move->asker.node == no_node) delete std::exchange(task.move, nullptr); // what is asked now goes first
+    }
     if (task.move != nullptr) {
       refused = {make_error_code(errc::move_in_progress), "task " + to_string(task.id) + " is being moved to node " +
                                                               to_string(task.move->target) + " already"};
@@ -34,6 +38,7 @@ inline bool transfer_engine::order(resident& task, task_id id, node_id target, m
     task.move->asker = asker;
     task.move->copy = copy;
     task.move->how = how;
+    task.move->checkpoint = checkpoint;
   }
   this_scheduler->ask(task, want_move);
   return true;
@@ -56,6 +61,16 @@ inline void transfer_engine::answer_asker(const move_asker& asker, const failure
 inline void transfer_engine::on_move(node_id asker, protocol::Move::Reader message) {
   task_id id(message.getTask());
   failure refused;
+  if (message.getReason() == static_cast<std::uint8_t>(move_reason::checkpoint)) {
+    // A checkpoint: of the one who asks, not of the clock.
+    resident* here = with_.home.find_here(id);
+    move_asker who{asker, message.getCall(), task_id(message.getBy())};
+    if (here == nullptr || !order(*here, id, with_.home.here(), who, refused, {}, transfer::by_default, true))
+      send_answer(with_.network, asker, message.getCall(), answer{errc::ok, "", 1, 0, {}});
+    else if (refused.code)
+      answer_asker(who, refused);
+    return;
+  }
   bool command = message.getReason() == static_cast<std::uint8_t>(move_reason::command);
   move_reason reason = command ? move_reason::command : move_reason::asked;
   resident* task = with_.home.find_here(id);
@@ -92,7 +107,9 @@ inline void transfer_engine::serve(resident& task) noexcept {
   try {
     switch (phase) {
     case move_phase::asked:
-      if (task.move->copy)
+      if (task.move->checkpoint)
+        checkpoint(task);
+      else if (task.move->copy)
         offer_copy(task);
       else
         depart(task);
@@ -340,6 +357,8 @@ inline void transfer_engine::on_refusal(node_id target, protocol::OfferRefusal::
   auto code = static_cast<errc>(message.getCode());
   if (auto of = carriage_to(target, task_id(message.getTask()), message.getEpoch()))
     of->fail({make_error_code(code), std::string(message.getWhat().cStr())});
+  restart_refused(task_id(message.getTask()), target, message.getEpoch(),
+                  {make_error_code(code), std::string(message.getWhat().cStr())});
   resident* task = departing(task_id(message.getTask()));
   if (task == nullptr || task->move->target != target || task->move->epoch != message.getEpoch()) return;
   if (code == errc::home_unreachable) {
@@ -377,6 +396,7 @@ inline void transfer_engine::taken(resident& task) {
 inline void transfer_engine::vacate(resident& task) {
   task_id id = task.id;
   region_number region = task.control->region;
+  const std::uint64_t kept_from = task.control->checkpoint;
   char* touched_end = end_of_touched(*task.control);
   move_order* order = task.move;
   task.control->suspended.leave_process();
@@ -396,7 +416,7 @@ inline void transfer_engine::vacate(resident& task) {
   with_.home.left(region);
   if (order->offered.valid()) {
     try {
-      with_.images->collect(id, order->offered);
+      with_.images->collect(id, order->offered, kept_from);
     } catch (const std::exception&) {
       // The next move's source collects again.
     }
@@ -419,12 +439,12 @@ inline void transfer_engine::vacate(resident& task) {
 }
 
 inline void transfer_engine::ended(resident& task) noexcept {
-  bool had_image = false;
+  bool had_image = task.control->checkpoint != 0;
   task_id id = task.id;
   move_order* order = nullptr;
   {
     held guard(lock_);
-    had_image = images_.erase(id) > 0;
+    had_image |= images_.erase(id) > 0;
     sources_.erase(id);
     unsure_.erase(id);
   }

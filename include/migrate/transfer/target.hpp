@@ -96,6 +96,9 @@ inline void become_copy(control_block& control, task_id copy) noexcept {
   control.moves = 0;
   control.library_calls = 0;
   control.forks = 0;
+  control.recoverable = false;
+  control.checkpoint = 0;
+  control.restarts = 0;
 }
 
 inline void transfer_engine::lay_out(resident& task) {
@@ -142,6 +145,7 @@ inline void transfer_engine::lay_out(resident& task) {
       the_process_parts.copied(*task.control, from.original);
     } else {
       with_.carriers.restore(task, bundle);
+      if (from.restarted) go_on_from_checkpoint(task, epoch + 1, newest.generation());
     }
     if (newest.valid()) {
       held guard(lock_);
@@ -168,6 +172,7 @@ inline void transfer_engine::lay_out(resident& task) {
   if (id.home() != with_.home.here()) {
     claim(id, epoch, source);
   } else if (with_.home.claim(id, epoch, with_.home.here(), source)) {
+    claim_granted(id, epoch, with_.home.here(), source);
     granted(task);
   } else {
     drop_arrival(task);
@@ -176,6 +181,10 @@ inline void transfer_engine::lay_out(resident& task) {
 
 inline void transfer_engine::refuse(node_id source, task_id task, std::uint64_t epoch, const failure& why) {
   with_.carriers.refused(task, epoch);
+  if (source == with_.home.here()) { // home restarts it
+    restart_refused(task, source, epoch, why);
+    return;
+  }
   errc code = why.code.category() == error_category() ? static_cast<errc>(why.code.value()) : errc::move_refused;
   send_message(with_.network, source, [&](protocol::Message::Builder message) {
     auto refusal = message.initRefusal();
