@@ -127,9 +127,9 @@ class automatic_placement final : public placement {
 
 public:
   static constexpr double share_margin = 1.25;  // a move to a larger share wants one that is so many times larger
-  static constexpr double idle_margin = 0.04;   // and one to idle time wants so much less of the busier's
+  static constexpr double idle_margin = 0.08;   // and one to idle time wants so much less of the busier's
   static constexpr double busy_enough = 0.8;    // below this a node holds nobody up
-  static constexpr double all_the_time = 0.85;  // in which a task that waits for no others can run, where others do too
+  static constexpr double all_the_time = 0.95;  // in which a task that waits for no others can run, where others do too
   static constexpr double message_cost = 50e-6; // seconds, of one to another node instead of one on the same
   static constexpr double least_gain = 0.01;    // seconds
   static constexpr double most_left = 600;      // seconds of processor time that are expected of no task
