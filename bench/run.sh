@@ -6,7 +6,7 @@ set -eu
 source=$(cd "$(dirname "$0")/.." && pwd)
 . "$source/.ci/common.sh"
 
-need_packages $build_packages $bench_packages
+need_packages $build_packages $bench_packages $rival_packages
 build=$(build_root)/bench
 echo "building in $build"
 configure "$build" -DCMAKE_BUILD_TYPE=Release -DMIGRATE_BUILD_TESTS=OFF ||

@@ -1,0 +1,321 @@
+// pmake on test hosts of a fifth of a processor each: how much faster than one of them, and against icecream and distcc. Needs
+// root.
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+
+#include "../tests/support/folder.hpp"
+#include "../tests/support/program.hpp"
+#include "../tests/support/test_hosts.hpp"
+#include "harness.hpp"
+
+#ifndef MIGRATE_EXAMPLES_DIR
+#define MIGRATE_EXAMPLES_DIR "build/examples"
+#endif
+
+namespace fs = std::filesystem;
+using namespace migrate_test;
+
+namespace {
+
+using words = std::vector<std::string>;
+
+constexpr std::chrono::seconds longest{3600};
+
+void write_project(const fs::path& folder, int files) {
+  // Files that take the compiler a while and the preprocessor none.
+  fs::create_directories(folder);
+  std::ofstream makefile(folder / "Makefile");
+  makefile << "OBJECTS =";
+  for (int i = 0; i < files; ++i) {
+    makefile << " f" << i << ".o";
+    std::ofstream file(folder / ("f" + std::to_string(i) + ".c"));
+    file << "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n";
+    for (int k = 0; k < 40; ++k)
+      file << "int f" << i << "_" << k << "(int* a, int n) {\n  int sum = 0;\n  for (int i = 0; i < n; ++i)\n"
+           << "    for (int j = i; j < n; j += " << k + 1 << ")\n      switch (a[j] % 7) {\n"
+           << "      case 0: sum += a[i] * " << i + k << "; break;\n      case 1: sum ^= a[j]; break;\n"
+           << "      case 2: sum -= a[i] / (a[j] | 1); break;\n      case 3: a[i] = sum; break;\n"
+           << "      default: sum += (int)strlen(\"text\") + abs(a[j]);\n      }\n  return sum;\n}\n";
+  }
+  makefile << "\nall: $(OBJECTS)\n%.o: %.c\n\t$(CC) -O2 -c -o $@ $<\nclean:\n\trm -f $(OBJECTS)\n";
+}
+
+class shared_hosts {
+  // The first one has the database, and the work; the others are lent.
+public:
+  explicit shared_hosts(const test_hosts& hosts, const fs::path& tree)
+      : hosts_(hosts), tree_(tree), keys_((folder_.path / "keys").string()) {
+    fs::create_directories(folder_.path / "proc");
+    std::ofstream(folder_.path / "proc/loadavg") << "0.00 0.00 0.00 1/100 1\n";
+  }
+
+  void lend(unsigned hosts) {
+    agents_.clear();
+    database_.reset();
+    if (hosts < 2) return;
+    database_ =
+        std::make_unique<program>(hosts_.on(1, {MIGRATE_EXAMPLES_DIR "/migrated", "--listen",
+                                                address(1, 7400), "--credentials", keys_.path(), "--quiet"}),
+                                  runtime(1));
+    database_->line();
+    for (unsigned host = 2; host <= hosts; ++host)
+      agents_.push_back(std::make_unique<program>(hosts_.on(host, {MIGRATE_EXAMPLES_DIR "/migrate-hostd",
+                                                                   "--database",
+                                                                   address(1, 7400),
+                                                                   "--listen",
+                                                                   address(host, 7401),
+                                                                   "--credentials",
+                                                                   keys_.path(),
+                                                                   "--name",
+                                                                   "h" + std::to_string(host),
+                                                                   "--slots",
+                                                                   "1",
+                                                                   "--start",
+                                                                   "idle>=0",
+                                                                   "--suspend",
+                                                                   "idle<0",
+                                                                   "--preempt",
+                                                                   "suspended>=0",
+                                                                   "--lend-unwatched",
+                                                                   "--quiet",
+                                                                   "--run-as-root",
+                                                                   "--proc",
+                                                                   (folder_.path / "proc").string()}),
+                                                  runtime(host)));
+    for (const auto& each : agents_) each->line();
+  }
+
+  double pmake(unsigned hosts, const words& arguments) const {
+    words command{MIGRATE_EXAMPLES_DIR "/pmake"};
+    if (hosts > 1)
+      for (const std::string& each :
+           {"--migrate-hosts=" + address(1, 7400) + "," + std::to_string(hosts - 1),
+            "--migrate-listen=" + address(1, 7402), "--migrate-credentials=" + keys_.path(),
+            "--migrate-store=" + (folder_.path / "store").string(), std::string("--migrate-workers=1")})
+        command.push_back(each);
+    command.push_back("make");
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return seconds(hosts_.on(1, in_tree(command)), runtime(1));
+  }
+
+  double make(const words& arguments, const environment& with) const {
+    words command{"/usr/bin/make"};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return seconds(hosts_.on(1, in_tree(command)), with);
+  }
+
+  std::unique_ptr<program> daemon(unsigned host, const words& command) const {
+    return std::make_unique<program>(hosts_.on(host, command), runtime(host));
+  }
+
+  environment runtime(unsigned host) const {
+    fs::path path = folder_.path / ("run" + std::to_string(host));
+    fs::create_directories(path);
+    fs::permissions(path, fs::perms::owner_all);
+    return {{"XDG_RUNTIME_DIR", path.string()}, {"MIGRATE_NODES", "1"}, {"MAKEFLAGS", ""}};
+  }
+  std::string file(const std::string& name) const { return (folder_.path / name).string(); }
+  static std::string address(unsigned host, unsigned port) {
+    return test_hosts::address(host) + ":" + std::to_string(port);
+  }
+
+private:
+  words in_tree(const words& command) const {
+    std::string clean = "rm -f *.o; exec \"$@\" >out 2>&1";
+    words whole{"/bin/sh", "-c", "cd '" + tree_.string() + "' && " + clean, "sh"};
+    whole.insert(whole.end(), command.begin(), command.end());
+    return whole;
+  }
+
+  double seconds(const words& command, const environment& with) const {
+    auto begin = bench::clock::now();
+    program running(command, with);
+    int status = running.wait(longest);
+    double took = bench::nanoseconds(bench::clock::now() - begin) / 1e9;
+    if (status != 0) {
+      std::ifstream said(tree_ / "out");
+      throw std::runtime_error("status " + std::to_string(status) + ":\n" +
+                               std::string{std::istreambuf_iterator<char>(said), {}});
+    }
+    return took;
+  }
+
+  const test_hosts& hosts_;
+  fs::path tree_;
+  folder folder_;
+  cluster_credentials keys_;
+  std::unique_ptr<program> database_;
+  std::vector<std::unique_ptr<program>> agents_;
+};
+
+std::map<std::string, std::string> objects(const fs::path& tree) {
+  std::map<std::string, std::string> all;
+  for (const auto& each : fs::directory_iterator(tree))
+    if (each.path().extension() == ".o") {
+      std::ifstream file(each.path(), std::ios::binary);
+      all[each.path().filename()] = {std::istreambuf_iterator<char>(file), {}};
+    }
+  return all;
+}
+
+double to_reach(unsigned hosts) { return hosts >= 8 ? 0.8 : hosts == 4 ? 0.9 : 0; }
+
+void draw(const std::string& path, const std::map<unsigned, bench::spread>& speedups) {
+  // Measured against as many times as fast as there are hosts.
+  static constexpr double width = 480, height = 360, left = 50, bottom = 310, unit_x = 48, unit_y = 34;
+  auto x = [](double hosts) { return left + hosts * unit_x; };
+  auto y = [](double times) { return bottom - times * unit_y; };
+  std::ofstream out(path);
+  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << width << " " << height
+      << "\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" "
+         "fill=\"white\"/>\n";
+  for (int i = 0; i <= 8; ++i)
+    out << "<line x1=\"" << left << "\" y1=\"" << y(i) << "\" x2=\"" << x(8.5) << "\" y2=\"" << y(i)
+        << "\" stroke=\"#ddd\"/>\n<text x=\"" << left - 8 << "\" y=\"" << y(i) + 4
+        << "\" text-anchor=\"end\">" << i << "</text>\n<text x=\"" << x(i) << "\" y=\"" << bottom + 18
+        << "\" text-anchor=\"middle\">" << i << "</text>\n";
+  out << "<line x1=\"" << x(0) << "\" y1=\"" << y(0) << "\" x2=\"" << x(8) << "\" y2=\"" << y(8)
+      << "\" stroke=\"#888\" stroke-dasharray=\"4 4\"/>\n<polyline fill=\"none\" stroke=\"#05c\" "
+         "stroke-width=\"2\" points=\"";
+  for (const auto& [hosts, times] : speedups) out << x(hosts) << "," << y(times.median) << " ";
+  out << "\"/>\n";
+  for (const auto& [hosts, times] : speedups)
+    out << "<line x1=\"" << x(hosts) << "\" y1=\"" << y(times.least) << "\" x2=\"" << x(hosts) << "\" y2=\""
+        << y(times.most) << "\" stroke=\"#05c\"/>\n<circle cx=\"" << x(hosts) << "\" cy=\"" << y(times.median)
+        << "\" r=\"3.5\" fill=\"#05c\"/>\n<text x=\"" << x(hosts) + 7 << "\" y=\"" << y(times.median) + 14
+        << "\">" << bench::text("%.2f", times.median) << "</text>\n";
+  out << "<text x=\"" << x(4) << "\" y=\"" << bottom + 38 << "\" text-anchor=\"middle\">hosts</text>\n"
+      << "<text x=\"" << left << "\" y=\"" << 20
+      << "\">times as fast as one host; dashed: as many times as there are hosts</text>\n</svg>\n";
+}
+
+class rivals {
+public:
+  explicit rivals(const shared_hosts& on) : on_(on) {}
+
+  double icecream(unsigned hosts) const {
+    std::vector<std::unique_ptr<program>> daemons;
+    daemons.push_back(
+        on_.daemon(1, {"/usr/sbin/icecc-scheduler", "-n", "bench", "-l", on_.file("scheduler.log")}));
+    for (unsigned host = 1; host <= hosts; ++host)
+      daemons.push_back(
+          on_.daemon(host, {"/usr/sbin/iceccd", "-n", "bench", "-s", test_hosts::address(1), "-m", "1", "-N",
+                            "h" + std::to_string(host), "-b", on_.file("ice" + std::to_string(host)), "-l",
+                            on_.file("iceccd" + std::to_string(host) + ".log")}));
+    ::sleep(8); // they find each other; nothing tells when
+    on_.make({"CC=/usr/lib/icecc/bin/gcc", "-j1", "f0.o"}, {{"MAKEFLAGS", ""}}); // it packs up its compiler
+    return on_.make({"CC=/usr/lib/icecc/bin/gcc", "-j" + std::to_string(hosts + 2)}, {{"MAKEFLAGS", ""}});
+  }
+
+  double distcc(unsigned hosts) const {
+    std::vector<std::unique_ptr<program>> daemons;
+    std::string list = "localhost/1";
+    for (unsigned host = 2; host <= hosts; ++host) {
+      list += " " + test_hosts::address(host) + "/2";
+      daemons.push_back(on_.daemon(host, {"/usr/bin/distccd", "--daemon", "--no-detach", "--allow",
+                                          "10.87.0.0/16", "--listen", test_hosts::address(host), "--jobs",
+                                          "2", "--log-file", "/dev/null"}));
+    }
+    fs::create_directories(on_.file("distcc"));
+    ::sleep(2);
+    return on_.make({"CC=distcc gcc", "-j" + std::to_string(2 * hosts)}, {{"MAKEFLAGS", ""},
+                                                                          {"DISTCC_HOSTS", list},
+                                                                          {"DISTCC_DIR", on_.file("distcc")},
+                                                                          {"DISTCC_FALLBACK", "0"}});
+  }
+
+private:
+  const shared_hosts& on_;
+};
+
+} // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("pmake on test hosts");
+  int rounds = 2, files = 120;
+  std::vector<unsigned> counts{2, 4, 6, 8};
+  std::string figure;
+  bool against = true;
+  app.add_option("--rounds", rounds, "of each row");
+  app.add_option("--files", files, "to compile");
+  app.add_option("--hosts", counts, "how many");
+  app.add_option("--figure", figure, "write the speed-up as SVG");
+  app.add_flag("--rivals,!--no-rivals", against, "compare with icecream and distcc");
+  CLI11_PARSE(app, argc, argv);
+  unsigned most = 1;
+  for (unsigned each : counts) most = std::max(most, each);
+  test_hosts hosts(most);
+  if (!hosts.made()) return 0;
+  try {
+    folder work;
+    fs::path tree = work.path / "project";
+    write_project(tree, files);
+    shared_hosts on(hosts, tree);
+    std::map<unsigned, std::vector<double>> times, speedups;
+    std::map<std::string, std::string> expected;
+    bool same = true, good = true;
+    for (int round = 0; round < rounds; ++round) {
+      times[1].push_back(on.pmake(1, {}));
+      if (round == 0) expected = objects(tree);
+      for (unsigned count : counts) {
+        on.lend(count);
+        times[count].push_back(on.pmake(count, {}));
+        same = same && objects(tree) == expected;
+        speedups[count].push_back(times[1].back() / times[count].back());
+      }
+    }
+    std::map<unsigned, bench::spread> drawn{{1, {1, 1, 1}}};
+    for (unsigned count : counts) {
+      auto spread = drawn[count] = bench::spread_of(speedups[count]);
+      std::string what =
+          bench::text("%d files compiled by pmake make on %u test hosts, against one", files, count);
+      std::string measured = bench::text("%.2f x as fast (%.2f-%.2f; %.3g against %.3g s)%s", spread.median,
+                                         spread.least, spread.most, bench::median(times[count]),
+                                         bench::median(times[1]), same ? "" : ", files differ");
+      double least = to_reach(count) * count;
+      if (least > 0)
+        good = bench::row(what, measured, bench::text(">= %.1f x", least), same && spread.median >= least) &&
+               good;
+      else
+        bench::shown(what, measured);
+    }
+    if (!figure.empty()) draw(figure, drawn);
+    if (against && times.count(4) != 0) {
+      on.lend(1);
+      rivals their(on);
+      double mine = bench::median(times[4]);
+      auto row = [&](const char* name, double theirs) {
+        if (theirs > 0.8 * bench::median(times[1])) { // then it is no measure
+          bench::shown(bench::text("%d files on 4 test hosts, against %s", files, name),
+                       bench::text("it took %.3g s, as on one host: nothing left that", theirs));
+          return;
+        }
+        good = bench::row(bench::text("%d files on 4 test hosts, against %s", files, name),
+                          bench::text("%.2f x the time (%.3g against %.3g s)", mine / theirs, mine, theirs),
+                          "< 1 x", mine < theirs) &&
+               good;
+      };
+      row("icecream", their.icecream(4));
+      row("distcc", their.distcc(4));
+    }
+    return good ? 0 : 1;
+  } catch (const std::exception& problem) {
+    std::fprintf(stderr, "pmake_hosts: %s\n", problem.what());
+    return 1;
+  }
+}

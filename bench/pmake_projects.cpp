@@ -1,0 +1,122 @@
+// Projects from Debian's source packages, built on this machine by pmake make and by make.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+
+#include "../tests/support/folder.hpp"
+#include "harness.hpp"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct project {
+  std::string package;
+  std::string configure; // a command in its folder
+  std::string arguments; // for make
+};
+
+const std::vector<project> projects{
+    {"lua5.4", "echo '#define DEB_HOST_MULTIARCH \"lib\"' >src/lua5.4-deb-multiarch.h",
+     "linux LIBTOOL='libtool --quiet'"},
+    {"zlib", "./configure", ""},
+    {"redis", "true", "MALLOC=libc BUILD_TLS=no"},
+    {"sqlite3", "./configure --disable-tcl", ""},
+    {"tmux", "./configure", ""},
+};
+
+bool command(const fs::path& where, const std::string& text) {
+  return std::system(
+             ("cd '" + where.string() + "' && (" + text + ") >/tmp/pmake-projects.log 2>&1").c_str()) == 0;
+}
+
+std::map<std::string, std::size_t> files_made(const fs::path& tree) {
+  // Objects, libraries and programs, by their contents.
+  std::map<std::string, std::size_t> all;
+  for (const auto& each : fs::recursive_directory_iterator(tree)) {
+    if (!each.is_regular_file()) continue;
+    std::ifstream file(each.path(), std::ios::binary);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    if (text.rfind("\x7f"
+                   "ELF",
+                   0) == 0 ||
+        text.rfind("!<arch>", 0) == 0)
+      all[fs::relative(each.path(), tree)] = std::hash<std::string>()(text);
+  }
+  return all;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("projects from Debian's source packages");
+  int rounds = 3;
+  std::string sources;
+  std::vector<std::string> only;
+  app.add_option("--rounds", rounds, "pairs of builds of each");
+  app.add_option("--sources", sources,
+                 "where bench/debian-sources has unpacked them; it is called otherwise");
+  app.add_option("--only", only, "packages");
+  CLI11_PARSE(app, argc, argv);
+  migrate_test::folder work;
+  if (sources.empty()) {
+    sources = work.path.string();
+    std::string call = MIGRATE_DEBIAN_SOURCES " '" + sources + "'";
+    for (const project& each : projects) call += " " + each.package;
+    if (std::system(call.c_str()) != 0) return 1;
+  }
+  ::setenv("SOURCE_DATE_EPOCH", "1000000000", 1);
+  ::unsetenv("MIGRATE_HOSTS");
+  const std::string parallel = " -j" + std::to_string(::sysconf(_SC_NPROCESSORS_ONLN)) + " ";
+  bool good = true;
+  for (const project& each : projects) {
+    if (!only.empty() && std::find(only.begin(), only.end(), each.package) == only.end()) continue;
+    const std::string what =
+        each.package + " built on this machine by pmake make, against make -j: same files out";
+    fs::path clean = fs::path(sources) / each.package, tree = work.path / ("tree-" + each.package);
+    std::map<std::string, std::size_t> expected;
+    bool built = true, same = true;
+    auto build = [&](const std::string& program) {
+      fs::remove_all(tree);
+      // With its files' times, by which its makefile knows what is up to date.
+      built = built && command(work.path, "cp -a '" + clean.string() + "' '" + tree.string() + "'");
+      built = built && command(tree, each.configure);
+      auto begin = bench::clock::now();
+      built = built && command(tree, program + parallel + each.arguments);
+      double took = bench::nanoseconds(bench::clock::now() - begin) / 1e9;
+      if (!built) return took;
+      auto made = files_made(tree);
+      if (expected.empty()) expected = made;
+      same = same && made == expected;
+      return took;
+    };
+    std::vector<double> ours, theirs, ratios;
+    for (int i = 0; i < rounds && built; ++i) {
+      theirs.push_back(build("make"));
+      ours.push_back(build(MIGRATE_PMAKE " make"));
+      ratios.push_back(ours.back() / theirs.back());
+    }
+    if (!built) {
+      std::fprintf(stderr, "%s did not build; see /tmp/pmake-projects.log\n", each.package.c_str());
+      return 1;
+    }
+    auto ratio = bench::spread_of(ratios);
+    good = bench::row(what,
+                      bench::text("%.2f x (%.2f-%.2f; %.3g against %.3g s)%s", ratio.median, ratio.least,
+                                  ratio.most, bench::median(ours), bench::median(theirs),
+                                  same ? "" : ", files differ"),
+                      "<= 1.05 x", same && ratio.median <= 1.05) &&
+           good;
+  }
+  return good ? 0 : 1;
+}
