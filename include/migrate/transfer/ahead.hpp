@@ -166,7 +166,7 @@ inline bool transfer_engine::carry_straight(carriage& c, const std::vector<page_
   constexpr std::size_t most_ranges = 1000;
   auto begun = std::chrono::steady_clock::now();
   std::size_t sent = 0;
-  bool fresh = c.bytes == 0; // the target has zeros still
+  bool fresh = c.bytes == 0 && !c.newest.valid(); // the target has zeros still
   auto range = pages.begin();
   std::size_t done = 0; // of *range
   for (bool last = false; !last;) {
@@ -290,9 +290,10 @@ inline std::string transfer_engine::decide(carriage& c) {
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   double writes = static_cast<double>(size_of(then)) / seconds;
   for (const page_range& each : then) first.push_back(each);
+  if (first.empty()) return {}; // the task has ended
   first = merged(first, c.region);
   std::vector<page_range> probe{{first.front().address, std::min<std::size_t>(first.front().bytes, 1 << 20)}};
-  if (!first.empty() && !(carry_by_image(c, probe) && carry_straight(c, probe))) return {};
+  if (!carry_by_image(c, probe) || !carry_straight(c, probe)) return {};
   double link = 0, store = 0;
   {
     held guard(lock_);
@@ -300,9 +301,11 @@ inline std::string transfer_engine::decide(carriage& c) {
     store = stores_[c.target];
   }
   constexpr double converges = 0.7; // the next round is so much smaller at most
-  bool straight = store * converges < writes && link > store;
+  // What lies on the target of an earlier image is not sent again, so that image has to stay the memory's base.
+  bool straight = !c.base.valid() && store * converges < writes && link > store;
   bool rounds = std::max(store, link) * converges >= writes;
   c.how = strategy_of(straight ? transfer::pre_copy : transfer::pre_flush);
+  if (straight) with_.images->discard(std::exchange(c.newest, image())); // all of it has gone straight, too
   bool sent = (this->*c.how->carry)(c, first);
   if (!rounds) c.hurry = true;
   char text[200];
