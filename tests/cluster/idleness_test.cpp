@@ -509,6 +509,16 @@ TEST_CASE("what follows from a policy as the owner goes and comes") {
     CHECK_FALSE(decisions.lendable());
     CHECK(decisions.obstacle() == "the load is too high");
   }
+  SECTION("what would have to leave at once is not let in") {
+    owner_policy hasty = owner_policy::sprite();
+    hasty.start = condition::parse("idle>=0");
+    owner_decisions decisions(hasty);
+    look(decisions, 29);
+    CHECK_FALSE(decisions.lendable());
+    CHECK(decisions.obstacle() == "idle<30");
+    look(decisions, 30);
+    CHECK(decisions.lendable());
+  }
   SECTION("the owner's own long computation wants the machine too") {
     owner_decisions decisions(owner_policy::desktop());
     seen.lent = true;

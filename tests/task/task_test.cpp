@@ -312,6 +312,21 @@ TEST_CASE("a task that uses up its region can go on") {
   CHECK_THROWS_AS(spawn(too_much).join(), std::bad_alloc);
 }
 
+TEST_CASE("a result that no message can carry is refused by its size, at home and away") {
+  for (node_id where : {node_id(1), nodes().back()}) {
+    auto giant = spawn({.region = region_class::large, .on = where}, [] { return std::string(65 << 20, 'x'); });
+    try {
+      giant.join();
+      FAIL("it came");
+    } catch (const error& refused) {
+      CHECK(refused.code() == errc::message_too_large);
+      CHECK_THAT(refused.what(), Catch::Contains("returns takes 68157448 bytes; the limit is 64 MiB"));
+    }
+    CHECK(spawn({.region = region_class::large, .on = where}, [] { return std::string(60 << 20, 'x'); }).join().size() ==
+          std::size_t{60} << 20);
+  }
+}
+
 TEST_CASE("touching a task that has left names it and where it went") {
   if (torture()) return; // the reader could follow it
   try {

@@ -159,9 +159,11 @@ public:
         work_ = foreign_work::runs;
     }
     std::string missing = policy_.start.first_not(seen.figures);
+    std::string ending = seen.lent ? "" : policy_.suspend.first(seen.figures); // what came would stand still at once
     obstacle_ = work_ != foreign_work::runs ? reason_
                 : seen.seat_unwatched       ? unwatched
                 : !missing.empty()          ? "not " + missing
+                : !ending.empty()           ? ending
                 : !seen.load_accepts        ? "the load is too high"
                                             : "";
   }

@@ -425,6 +425,7 @@ inline void home_office::end_here(resident& task) noexcept {
 }
 
 inline void home_office::tell_end(task_id task, std::uint64_t epoch, const outcome& how) {
+  static_assert(outcome_limit <= connection_limits{}.attachment_bytes);
   iovec bytes{const_cast<std::byte*>(how.bytes.data()), how.bytes.size()};
   send_message(
       network_, task.home(),

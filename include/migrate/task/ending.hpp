@@ -45,6 +45,10 @@ inline void run_exit_handlers(control_block& control) noexcept {
 }
 
 inline void store_outcome(control_block& control, outcome_kind kind, const byte_writer& bytes) {
+  if (bytes.bytes().size() > outcome_limit)
+    throw error(errc::message_too_large, "what task " + to_string(control.id) + " returns takes " +
+                                             std::to_string(bytes.bytes().size()) +
+                                             " bytes; the limit is 64 MiB: send it in parts, or leave it in a file");
   control.outcome = kind;
   control.outcome_size = bytes.bytes().size();
   if (control.outcome_size == 0) return;

@@ -56,6 +56,8 @@ private:
 };
 // Bytes in the node's own heap, wherever they are made.
 
+inline constexpr std::size_t outcome_limit = std::size_t{64} << 20; // what one message carries
+
 struct outcome {
   outcome_kind kind = outcome_kind::none;
   node_bytes bytes;

@@ -238,7 +238,8 @@ public:
   R join();
   // Waits for the task's end, wherever it and the caller are then, and returns its value or throws its
   // exception (see task_error for exceptions of unknown type; migrate::error with errc::node_lost when its
-  // node died). The caller may have moved when it returns.
+  // node died, with errc::message_too_large when the value takes more than 64 MiB). The caller may have moved when it
+  // returns.
 
   void detach() noexcept {
     if (task_id id = std::exchange(id_, {}); id && holder_ == detail::running_task()) detail::detach_task(id);

@@ -81,7 +81,7 @@ public:
 private:
   detail::resident* task_;
 };
-// While it lives the task stays on its node: a move asked of it waits until the next safe point after.
+// While it lives the task stays on its node, and takes no signal: both wait until the next safe point after.
 
 namespace this_task {
 
