@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what is missing, builds everything and runs all tests with GCC, optimised, and with Clang, not optimised, as
-# in a user's debug build. Arguments choose among gcc, clang, static, sanitize and thread; the last three run some of the tests: in static executables, under the address and
-# undefined-behaviour sanitizers, and under ThreadSanitizer (docs/design.md says which, and why not the others).
+# in a user's debug build. Arguments choose among gcc, clang, static, sanitize and thread; the last three run some of the
+# tests: in static executables, under the address and undefined-behaviour sanitizers, and under ThreadSanitizer
+# (docs/design.md says which, and why not the others).
 set -eu
 source=$(cd "$(dirname "$0")/.." && pwd)
 . "$source/.ci/common.sh"
