@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <ostream>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -45,9 +46,17 @@ private:
   std::vector<double> ticks_;
 };
 
+inline constexpr const char* colours[] = {"#1b6ca8", "#c8553d", "#588b3a", "#7a4b94", "#b8860b"};
+
+inline void trace(std::ostream& svg, const line& each, const axis& across, const axis& up, const char* colour) {
+  svg << "<path fill=\"none\" stroke-width=\"2\" stroke=\"" << colour << "\" d=\"";
+  for (std::size_t i = 0; i < each.points.size(); ++i)
+    svg << (i == 0 ? 'M' : 'L') << across.place(each.points[i].first) << " " << up.place(each.points[i].second);
+  svg << "\"/>\n";
+}
+
 inline std::string draw(const std::string& title, const std::string& across, const std::string& up,
                         const std::map<std::string, line>& lines, bool log_across, bool log_up) {
-  static constexpr const char* colours[] = {"#1b6ca8", "#c8553d", "#588b3a", "#7a4b94", "#b8860b"};
   constexpr double left = 80, right = 640, top = 60, bottom = 400;
   double least_x = 1e300, most_x = -1e300, least_y = 1e300, most_y = -1e300;
   for (const auto& [name, each] : lines)
@@ -83,13 +92,7 @@ inline std::string draw(const std::string& title, const std::string& across, con
   std::size_t number = 0;
   for (const auto& [name, each] : lines) {
     const char* colour = colours[number % std::size(colours)];
-    if (each.points.size() > 1) {
-      svg << "<path fill=\"none\" stroke-width=\"2\" stroke=\"" << colour << "\" d=\"";
-      for (std::size_t i = 0; i < each.points.size(); ++i)
-        svg << (i == 0 ? 'M' : 'L') << x_axis.place(each.points[i].first) << " "
-            << y_axis.place(each.points[i].second);
-      svg << "\"/>\n";
-    }
+    if (each.points.size() > 1) trace(svg, each, x_axis, y_axis, colour);
     if (each.points.size() < 20)
       for (auto [x, y] : each.points)
         svg << "<circle cx=\"" << x_axis.place(x) << "\" cy=\"" << y_axis.place(y) << "\" r=\"4\" fill=\""
@@ -97,6 +100,41 @@ inline std::string draw(const std::string& title, const std::string& across, con
     double y = top + 10 + 22 * static_cast<double>(number++);
     svg << "<rect x=\"660\" y=\"" << y << "\" width=\"14\" height=\"14\" fill=\"" << colour
         << "\"/><text x=\"682\" y=\"" << y + 12 << "\">" << name << "</text>\n";
+  }
+  svg << "</svg>\n";
+  return svg.str();
+}
+
+inline std::string draw_rows(const std::string& title, const std::string& across, double most_up,
+                             const std::map<std::string, line>& lines) {
+  // A row for each line, all on one axis across: lines that cross each other all the time cannot be told apart.
+  constexpr double left = 130, right = 790, top = 50, height = 62, gap = 22;
+  double least = 1e300, most = -1e300;
+  for (const auto& [name, each] : lines)
+    for (auto [x, y] : each.points) least = std::min(least, x), most = std::max(most, x);
+  if (least > most) return {};
+  double bottom = top + static_cast<double>(lines.size()) * (height + gap);
+  axis x_axis(least, most, false, left, right);
+  std::ostringstream svg;
+  svg << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 820 " << bottom + 50
+      << "\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"820\" height=\"" << bottom + 50
+      << "\" fill=\"white\"/>\n<text x=\"20\" y=\"24\" font-size=\"15\">" << title << "</text>\n";
+  for (double at : x_axis.ticks())
+    svg << "<path d=\"M" << x_axis.place(at) << " " << top << "V" << bottom << "\" stroke=\"#ddd\"/><text x=\""
+        << x_axis.place(at) << "\" y=\"" << bottom + 16 << "\" text-anchor=\"middle\">" << at << "</text>\n";
+  svg << "<text x=\"" << (left + right) / 2 << "\" y=\"" << bottom + 38 << "\" text-anchor=\"middle\">" << across
+      << "</text>\n";
+  std::size_t number = 0;
+  for (const auto& [name, each] : lines) {
+    double up = top + static_cast<double>(number) * (height + gap), down = up + height;
+    axis y_axis(0, most_up, false, down, up);
+    for (double at : {0.0, 100.0})
+      svg << "<path d=\"M" << left << " " << y_axis.place(at) << "H" << right << "\" stroke=\"#ddd\"/><text x=\""
+          << left - 6 << "\" y=\"" << y_axis.place(at) + 4 << "\" text-anchor=\"end\">" << at << " %</text>\n";
+    svg << "<text x=\"20\" y=\"" << (up + down) / 2 + 4 << "\">" << name << "</text>\n";
+    line cut = each;
+    for (auto& [x, y] : cut.points) y = std::min(y, most_up);
+    trace(svg, cut, x_axis, y_axis, colours[number++ % std::size(colours)]);
   }
   svg << "</svg>\n";
   return svg.str();

@@ -79,7 +79,7 @@ public:
 
   static constexpr int hung = -1;
 
-  int wait(std::chrono::seconds limit) {
+  int wait(std::chrono::milliseconds limit) {
     // Its exit status, 128 + the signal that ended it, or `hung`.
     auto deadline = std::chrono::steady_clock::now() + limit;
     while (read_more(deadline)) {}

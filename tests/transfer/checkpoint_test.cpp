@@ -235,11 +235,15 @@ const migrate_test::scenario_entry by_handle{
         send(id, 1);
         send(id, 2);
       });
+      auto until = [&](auto&& holds) {
+        while (!holds(worker.where())) migrate_test::run([] { this_task::sleep_for(1ms); });
+      };
+      until([](node_id now) { return now != node_id(1); });
       worker.checkpoint(); // with what was read of them, and what was not
+      node_id place = worker.where();
       migrate_test::run([id = worker.id()] { send(id, -1); });
       say("told");
-      for (node_id place = worker.where(), now = place; now == place; now = worker.where())
-        migrate_test::run([] { this_task::sleep_for(1ms); });
+      until([&](node_id now) { return now != place; });
       migrate_test::run([id = worker.id()] {
         send(id, 10);
         send(id, 0);

@@ -127,7 +127,8 @@ class automatic_placement final : public placement {
 
 public:
   static constexpr double share_margin = 1.25;  // a move to a larger share wants one that is so many times larger
-  static constexpr double idle_margin = 0.08;   // and one to idle time wants so much less of the busier's
+  static constexpr double idle_margin = 0.08;   // one to idle time wants so much of it to be left, and twice as much to
+                                                // begin with: nodes that wait for each other take turns in being idle
   static constexpr double busy_enough = 0.8;    // below this a node holds nobody up
   static constexpr double all_the_time = 0.95;  // in which a task that waits for no others can run, where others do too
   static constexpr double message_cost = 50e-6; // seconds, of one to another node instead of one on the same
@@ -162,7 +163,8 @@ public:
     const bool waits = task.runnable < all_the_time;
     if (!waits && here.runnable > here.workers && slow > fast * share_margin) consider(left * slow, left * (slow - fast), true);
     double after = std::max(here.busy - task.rate / here.capacity(), there.busy + task.rate / there.capacity());
-    if (task.rate > 0 && here.busy >= busy_enough && after < here.busy - idle_margin && (waits || fast <= slow)) {
+    double there_after = there.busy + std::max(task.rate / there.capacity(), idle_margin);
+    if (task.rate > 0 && here.busy >= busy_enough && there_after < here.busy - idle_margin && (waits || fast <= slow)) {
       double seconds_left = std::min(left / task.rate, most_left);
       consider(seconds_left, seconds_left * (1 - after / here.busy), false);
     }
