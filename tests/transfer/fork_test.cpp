@@ -254,6 +254,23 @@ TEST_CASE("a node that is stopped while it takes a copy, and comes back, does no
   }
 }
 
+TEST_CASE("a copy may go to a node that the original has just left") {
+  auto ended = migrate_test::run([] {
+    std::vector<char> memory(1 << 20, 'x');
+    int right = 0;
+    for (int i = 0; i < 40; ++i) {
+      migrate::this_task::migrate_to(nodes().back());
+      memory[static_cast<std::size_t>(i)] = 'y';
+      migrate::this_task::migrate_to(nodes().front());
+      task_id child = migrate::fork();
+      if (!child) migrate::this_task::quick_exit(memory[static_cast<std::size_t>(i)]);
+      right += wait_child(child).exit_code() == 'y';
+    }
+    return right;
+  });
+  CHECK(ended == 40);
+}
+
 TEST_CASE("posix::fork") {
   auto said = migrate_test::run([] {
     auto me = posix::getpid();

@@ -63,6 +63,13 @@ inline bool may_wait(const open_file& file) noexcept {
   return (file.kind == open_kind::pipe || file.kind == open_kind::foreign) && (file.flags & O_NONBLOCK) == 0;
 }
 
+inline bool make_room(open_file& file) noexcept {
+  // A pipe that its writer has filled once gets more room, or each 64 KiB would cost both ends a switch. Not as much as
+  // anybody may have: what a user's pipes hold in all is limited.
+  if (file.kind != open_kind::pipe || std::exchange(file.roomy, true)) return false;
+  return ::fcntl(file.kernel, F_SETPIPE_SZ, 256 << 10) > 0;
+}
+
 template <class Call> long when_ready(int fd, std::uint32_t events, Call&& call) {
   // call(open_file&) until it need not wait.
   for (;;) {
@@ -71,6 +78,7 @@ template <class Call> long when_ready(int fd, std::uint32_t events, Call&& call)
     if (is_stream(file) || is_home_pipe(file)) return -ESPIPE;
     long done = result(call(*file));
     if (done != -EAGAIN || !may_wait(*file)) return done;
+    if ((events & EPOLLOUT) != 0 && make_room(*file)) continue;
     if (long failed = wait_until_ready(file->kernel, events); failed < 0) return failed;
   }
 }

@@ -29,6 +29,7 @@ struct open_file {
   std::uint8_t stream = 0;       // which of the standard streams it is
   bool directory = false;
   bool locked = false;           // may hold a lock
+  bool roomy = false;            // of a kernel's pipe: it has got more room
   int kernel = -1;               // the kernel's descriptor on the node that file_table::owner names
   int flags = 0;                 // of open(2), without those that matter at opening only
   std::uint32_t references = 0;  // descriptors of the task

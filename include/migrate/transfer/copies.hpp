@@ -78,9 +78,8 @@ inline bool transfer_engine::occupied(region_number region, task_id by) {
     if (each.id == by) return;
     held guard(each.lock);
     if (each.move != nullptr && each.move->incoming != nullptr && each.move->incoming->region == region) found = true;
-    if (each.control != nullptr && each.control->region == region &&
-        (each.move == nullptr || each.move->phase != move_phase::vacating))
-      found = true;
+    if (each.move != nullptr && each.move->phase == move_phase::vacating) return; // its control block may be gone
+    if (each.control != nullptr && each.control->region == region) found = true;
   });
   return found;
 }
