@@ -210,12 +210,13 @@ inline int run(int argc, char** argv) {
   settings how;
   if (const char* hosts = std::getenv("MIGRATE_HOSTS"))
     how.where.database = std::string(hosts, std::strcspn(hosts, ","));
+  if (const char* keys = std::getenv("MIGRATE_CREDENTIALS")) how.where.credentials = keys;
   app.require_subcommand(1);
   app.add_option("--database", how.where.database,
                  "where a host database listens, HOST:PORT or unix:PATH (MIGRATE_HOSTS)");
   app.add_option("--agent", how.where.agent, "where an agent listens, the same");
   app.add_option("--credentials", how.where.credentials,
-                 "directory made by migrate-credentials, for other machines");
+                 "directory made by migrate-credentials, for other machines (MIGRATE_CREDENTIALS)");
   app.fallthrough();
   app.footer("Programs, agents and databases of the same user on this host are found without being named.\n");
 

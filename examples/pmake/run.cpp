@@ -61,6 +61,7 @@ public:
       wanted_ = static_cast<unsigned>(std::strtoul(options.hosts.c_str() + comma + 1, nullptr, 10));
       options.hosts.resize(comma);
     }
+    database_ = options.hosts;
     // Signals are this thread's: none that is started from here on takes them.
     sigset_t ours = ending_signals(), before;
     ::sigprocmask(SIG_BLOCK, &ours, &before);
@@ -80,7 +81,7 @@ public:
                       : parallel > here ? parallel - here
                                         : 0;
     if (!node_ || wanted == 0) return nullptr;
-    return std::make_unique<granted_places>(wanted, std::move(note), std::move(say));
+    return std::make_unique<granted_places>(wanted, database_, std::move(note), std::move(say));
   }
 
   void say(const std::string& text) const {
@@ -88,7 +89,7 @@ public:
   }
 
 private:
-  std::string program_;
+  std::string program_, database_;
   unsigned wanted_ = 0;
   std::optional<migrate::node> node_;
 };

@@ -49,15 +49,15 @@ void await(const std::function<bool()>& what) {
   }
 }
 
-// Programs for recipes. `hold` keeps this machine's places taken until the file go is there; the others may leave.
-constexpr const char* hold =
-    "echo $$ >>holding; while [ ! -e go ]; do sleep 0.02; done; [ -z \"$1\" ] || touch $1";
-constexpr const char* work =
-    "echo $1 >>runs; echo half >$1; while [ ! -e finish ]; do sleep 0.02; done; echo whole >$1";
+// Programs for recipes. `hold` keeps this machine's places taken until the file go is there; the others may leave. None
+// outlives its tree, which goes when a test fails, or two minutes.
+constexpr const char* until_there = "until_there() { n=0; while [ ! -e $1 ] && [ -e rules ] && [ $((n += 1)) "
+                                    "-lt 6000 ]; do sleep 0.02; done; }\n";
+constexpr const char* hold = "echo $$ >>holding; until_there go; [ -z \"$1\" ] || touch $1";
+constexpr const char* work = "echo $1 >>runs; echo half >$1; until_there finish; echo whole >$1";
 constexpr const char* noise = "head -c 100000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo whole >$1";
 constexpr const char* fault = "echo $1 >>runs; echo half >$1; exit 7";
-constexpr const char* stubborn =
-    "trap '' TERM INT; echo $$ >>stubborn-ids; echo half >$1; while :; do sleep 0.1; done";
+constexpr const char* stubborn = "trap '' TERM INT; echo $$ >>stubborn-ids; echo half >$1; until_there never";
 constexpr const char* full =
     "echo $1 >>runs; echo half >$1; case $TMPDIR in ?*) head -c 9 /dev/zero >/dev/full || "
     "exit 1;; esac; echo whole >$1";
@@ -72,7 +72,7 @@ struct build_tree {
     std::string rules;
     fs::create_directories(folder.path / "bin");
     for (const auto& [name, text] : scripts) {
-      write(std::string("bin/") + name, std::string("#!/bin/sh\n") + text + "\n");
+      write(std::string("bin/") + name, std::string("#!/bin/sh\n") + until_there + text + "\n");
       fs::permissions(folder.path / "bin" / name, fs::perms::owner_all);
       rules += std::string("rule ") + name + "\n  command = bin/" + name + " $out\n";
     }
@@ -221,6 +221,17 @@ TEST_CASE("without a host database it builds here, and says so once") {
   CHECK_THAT(out, !Contains("foreign"));
 }
 
+TEST_CASE("with a host database and nobody who lends it builds here, and says where to ask why") {
+  migrate_test::lent_hosts hosts({});
+  build_tree tree("build a: work\nbuild all: phony a\ndefault all\n");
+  tree.write("finish", "");
+  program running(tree.command(""), with(hosts));
+  CHECK(running.wait(60s) == 0);
+  CHECK_THAT(running.rest(), Contains("no idle host has been granted so far: building on this machine") &&
+                                 Contains("'migrate status --database " + hosts.address() + "' says why"));
+  CHECK(tree.text("a") == "whole\n");
+}
+
 TEST_CASE("make's lines that may leave do, with their own output, status and surroundings") {
   migrate_test::lent_hosts hosts({"one", "two"});
   build_tree tree("");
@@ -308,4 +319,40 @@ TEST_CASE("recipes that are functions run as tasks, which move") {
   out = failing.rest();
   CHECK_THAT(out,
              Contains("FAILED: f") && Contains("fail: thrown") && Contains("there is no function 'unknown'"));
+}
+
+TEST_CASE(
+    "a function whose host is taken back goes on elsewhere, at last at home, where others make room for it") {
+  if (processors() < 2) return; // then nothing else could run beside it
+  migrate_test::lent_hosts hosts({"one", "two"});
+  std::string paced, all;
+  for (int i = 0; i < 12; ++i) {
+    std::string name = "p" + std::to_string(i);
+    paced += "build " + name + ": paced || held\n";
+    all += " " + name;
+  }
+  build_tree tree("rule lasting\n  command = pmake-task lasting $out\n"
+                  "rule paced\n  command = echo + >>log; sleep 0.05; echo - >>log; touch $out\n"
+                  "build a: lasting\n" +
+                  paced + "build finish: touch ||" + all + "\nbuild all: phony a finish\ndefault all\n");
+  program running(tree.command("--trace trace.json", "../tests/pmake_with_recipe"), with(hosts));
+  auto nodes = [&] { return lines_of(tree.folder.path / "nodes"); };
+  await([&] { return nodes().size() == 1; });
+  // It is on one of them, and goes to the other when that is still there; when both are gone, home.
+  CHECK(hosts.busy(0) == 0);
+  CHECK(hosts.busy(1) == 0);
+  await([&] { return nodes().count("1") == 1; });
+  await([&] { return tree.text("trace.json").find("a function came home from ") != std::string::npos; });
+  CHECK(lines_of(tree.folder.path / "holding").size() == processors());
+  tree.write("go", "");
+  CHECK(running.wait(60s) == 0);
+  CAPTURE(running.rest());
+  CHECK(lines_of(tree.folder.path / "began")["a"] == 1);
+  CHECK(tree.text("a") == std::to_string(nodes().size()) + "\n"); // its memory came along
+  unsigned now = 0, most = 0;
+  for (char c : tree.text("log")) {
+    if (c == '+') most = std::max(most, ++now);
+    if (c == '-') --now;
+  }
+  CHECK(most == processors() - 1);
 }

@@ -1,4 +1,5 @@
 // Builds on test hosts, of which one is pulled: what comes out is what one machine alone makes.
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 
 #include "../support/folder.hpp"
 #include "../support/program.hpp"
@@ -115,12 +117,12 @@ public:
     return {{"XDG_RUNTIME_DIR", path.string()}, {"MIGRATE_NODES", "1"}};
   }
 
-  std::vector<std::string> pmake(const fs::path& tree) const {
-    return hosts_.on(1, {MIGRATE_EXAMPLES_DIR "/pmake", "-C", tree.string(), "--leave", "slow-gcc", "--trace",
+  std::vector<std::string> pmake(const fs::path& tree, const std::string& compiler = "slow-gcc") const {
+    return hosts_.on(1, {MIGRATE_EXAMPLES_DIR "/pmake", "-C", tree.string(), "--leave", compiler, "--trace",
                          (tree / "trace").string(), "--migrate-hosts=" + address(1, 7400),
                          "--migrate-listen=" + test_hosts::address(1) + ":7402",
                          "--migrate-credentials=" + keys_.path(),
-                         "--migrate-store=" + (folder_.path / "store").string()});
+                         "--migrate-store=" + (folder_.path / "store").string(), "--migrate-keepalive=2000"});
   }
 
   void busy(unsigned host) const {
@@ -135,6 +137,33 @@ private:
   program database_;
   std::vector<std::unique_ptr<program>> agents_;
 };
+
+enum class pulled { dies, owner_returns, hangs, link_is_cut };
+
+std::map<std::string, std::string> hosts_in(const std::string& trace) {
+  // By output. Every event has what Perfetto asks of its kind.
+  auto read = nlohmann::json::parse(trace);
+  std::map<int, std::string> hosts;
+  for (const auto& event : read.at("traceEvents"))
+    if (event.at("ph") == "M" && event.at("name") == "process_name")
+      hosts[event.at("pid")] = event.at("args").at("name");
+  std::map<std::string, std::string> ran;
+  for (const auto& event : read.at("traceEvents")) {
+    std::string kind = event.at("ph");
+    REQUIRE(hosts.count(event.at("pid")) == 1);
+    if (kind == "M") continue;
+    CHECK(event.at("ts").get<double>() >= 0);
+    CHECK(event.at("tid").is_number_unsigned());
+    if (kind == "X") {
+      CHECK(event.at("dur").get<double>() >= 0);
+      ran[event.at("name")] = hosts.at(event.at("pid"));
+    } else {
+      CHECK(kind == "i");
+      CHECK(event.at("s") == "p");
+    }
+  }
+  return ran;
+}
 
 } // namespace
 
@@ -151,8 +180,8 @@ TEST_CASE("a host that is pulled in the middle of a build leaves the output as i
   REQUIRE(expected.size() == files + 2);
 
   lent_test_hosts lent(hosts, 3);
-  bool owner_returns = GENERATE(false, true);
-  CAPTURE(owner_returns);
+  auto how = GENERATE(pulled::dies, pulled::owner_returns, pulled::hangs, pulled::link_is_cut);
+  CAPTURE(static_cast<int>(how));
   write_tree(work.path / "tree");
   program building(lent.pmake(work.path / "tree"), lent.runtime(1));
   auto read_until = [&](const std::string& what) {
@@ -162,10 +191,14 @@ TEST_CASE("a host that is pulled in the middle of a build leaves the output as i
     }
   };
   read_until(" 2 foreign] ");
-  if (owner_returns)
-    lent.busy(3);
-  else
-    hosts.kill(3);
+  switch (how) {
+  case pulled::dies: hosts.kill(3); break;
+  case pulled::owner_returns: lent.busy(3); break;
+  case pulled::hangs:
+    for (int each : hosts.processes(3)) ::kill(each, SIGSTOP);
+    break;
+  case pulled::link_is_cut: hosts.unplug(3); break;
+  }
   read_until(" 1 hosts, ");
   std::ofstream(work.path / "tree/go");
   CHECK(building.wait(120s) == 0);
@@ -173,7 +206,49 @@ TEST_CASE("a host that is pulled in the middle of a build leaves the output as i
   CAPTURE(out);
   CHECK(made(work.path / "tree") == expected);
   std::string trace = text_of(work.path / "tree/trace");
-  CHECK_THAT(trace, Catch::Contains("\"name\":\"granted\"") && Catch::Contains("\"name\":\"h2\""));
-  CHECK_THAT(trace,
-             Catch::Contains(owner_returns ? "taken back: " : "gone: ") && Catch::Contains("runs again: "));
+  CHECK_THAT(trace, Catch::Contains("\"name\":\"granted\""));
+  CHECK_THAT(trace, Catch::Contains(how == pulled::owner_returns ? "taken back: " : "gone: ") &&
+                        Catch::Contains("runs again: "));
+  auto ran = hosts_in(trace);
+  CHECK(ran.size() == files + 3);
+  CHECK(ran.at("program") == "this host"); // what links stays
+  CHECK(std::count_if(ran.begin(), ran.end(), [](const auto& each) { return each.second == "h2"; }) > 0);
+}
+
+TEST_CASE("a compiler that the kernel kills on a host for want of memory runs again at home") {
+  test_hosts hosts(2, {.processor = 0, .memory = 400ull << 20});
+  if (!hosts.made()) return;
+  lent_test_hosts lent(hosts, 2);
+  folder work;
+  const fs::path& tree = work.path;
+  auto script = [&](const std::string& name, const std::string& text) {
+    std::ofstream(tree / name) << "#!/bin/sh\n" << text;
+    fs::permissions(tree / name, fs::perms::owner_all);
+  };
+  script("hold", "until [ -e go ]; do sleep 0.02; [ -e hungry.c ] || exit 1; done\n");
+  // Away from home it takes more than there is.
+  script("hungry-gcc", "uname -n >>runs\n[ $(uname -n) = host1 ] || set -- -DHUGE \"$@\"\nexec gcc \"$@\"\n");
+  std::ofstream(tree / "hungry.c") << "#ifdef HUGE\n#define A(x) x, x, x, x, x, x, x, x, x, x\n"
+                                   << "int many[] = {A(A(A(A(A(A(A(1)))))))};\n#endif\nint one = 1;\n";
+  std::ofstream manifest(tree / "build.ninja");
+  manifest
+      << "rule hold\n  command = ./hold\nrule touch\n  command = touch $out\n"
+      << "rule cc\n  command = ./hungry-gcc -c $in -o $out\nbuild hungry.o: cc hungry.c\nbuild held: touch";
+  // The longer chains go first, and take the places at home.
+  const long here = ::sysconf(_SC_NPROCESSORS_ONLN);
+  for (long i = 0; i < here; ++i) manifest << " held" << i;
+  manifest << "\n";
+  for (long i = 0; i < here; ++i) manifest << "build held" << i << ": hold\n";
+  manifest.close();
+  program building(lent.pmake(tree, "hungry-gcc"), lent.runtime(1));
+  auto deadline = std::chrono::steady_clock::now() + 60s;
+  while (text_of(tree / "trace").find("runs again: hungry.o: it failed there") == std::string::npos) {
+    REQUIRE(std::chrono::steady_clock::now() < deadline);
+    ::usleep(5000);
+  }
+  std::ofstream(tree / "go");
+  CHECK(building.wait(60s) == 0);
+  CHECK(text_of(tree / "runs") == "host2\nhost1\n");
+  CHECK(fs::exists(tree / "hungry.o"));
+  CHECK(hosts_in(text_of(tree / "trace")).at("hungry.o") == "this host");
 }

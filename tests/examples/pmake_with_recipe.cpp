@@ -1,4 +1,6 @@
 // A pmake with functions of its own, for the test of those.
+#include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <stdexcept>
 #include <string>
@@ -26,6 +28,21 @@ const pmake::recipe rove("rove", [](pmake::recipe_call& call) {
   call.print(std::string(away ? "away, " : "at home, ") +
              (migrate::this_task::moves() > 1 ? "roved" : "stayed") +
              (sum == static_cast<long>(seen.size() * (seen.size() - 1) / 2) * 3 ? "\n" : ", forgot\n"));
+  return 0;
+});
+
+const pmake::recipe lasting("lasting", [](pmake::recipe_call& call) {
+  // Works until the file `finish` is there, and writes down where.
+  std::ofstream(call.path("began"), std::ios::app) << call.arguments.at(0) << std::endl;
+  std::vector<migrate::node_id> seen;
+  while (!std::filesystem::exists(call.path("finish"))) {
+    if (seen.empty() || seen.back() != migrate::this_task::node()) {
+      seen.push_back(migrate::this_task::node());
+      std::ofstream(call.path("nodes"), std::ios::app) << migrate::number(seen.back()) << std::endl;
+    }
+    migrate::this_task::sleep_for(std::chrono::milliseconds(10));
+  }
+  std::ofstream(call.path(call.arguments.at(0))) << seen.size() << std::endl;
   return 0;
 });
 

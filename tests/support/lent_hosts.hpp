@@ -33,7 +33,7 @@ public:
       if (::geteuid() == 0) agent.push_back("--run-as-root");
       agents_.push_back(std::make_unique<program>(agent, surroundings()));
     }
-    for (const auto& each : agents_) each->line(); // they listen
+    for (const auto& each : agents_) addresses_.push_back(each->line()); // they listen
   }
 
   const std::string& address() const { return address_; }
@@ -51,11 +51,17 @@ public:
     return said.wait(std::chrono::seconds(20));
   }
 
+  int busy(std::size_t which) const {
+    program said({MIGRATE_EXAMPLES_DIR "/migrate", "busy", "--agent", addresses_.at(which)}, surroundings());
+    return said.wait(std::chrono::seconds(20));
+  }
+
 private:
   folder runtime_, proc_;
   program database_;
   std::string address_;
   std::vector<std::unique_ptr<program>> agents_;
+  std::vector<std::string> addresses_; // of the agents
 };
 
 } // namespace migrate_test

@@ -27,6 +27,8 @@ using namespace std::chrono_literals;
 
 constexpr std::size_t most_output = std::size_t{1} << 30; // bytes of one command that are kept
 
+constexpr auto look_again = 50ms; // where a function is
+
 constexpr std::size_t most_in_message = std::size_t{256} << 10; // bytes of output
 
 granted_places* the_places = nullptr; // of this process
@@ -101,6 +103,17 @@ errand_report run_errand(const errand& given) {
   return report;
 }
 
+template <class Task> void follow(std::uint64_t number, Task& runner, migrate::node_id where) {
+  // Until it ends. A function goes elsewhere by itself when its host is taken back.
+  while (!runner.wait_for(look_again)) {
+    migrate::node_id now = runner.where();
+    if (now == where || now == migrate::no_node) continue;
+    where = now;
+    migrate::node_heap_scope scope;
+    the_places->tell(granted_places::news_of_place{number, now, now == migrate::this_task::node()});
+  }
+}
+
 void mind(std::uint64_t number, const errand& given) {
   // At home. What is told to the other threads lies in the node's own memory.
   migrate::pin_scope stay;
@@ -115,6 +128,7 @@ void mind(std::uint64_t number, const errand& given) {
       migrate::node_heap_scope scope;
       the_places->tell(granted_places::news_of_task{number, runner.id()});
     }
+    if (given.what.function) follow(number, runner, given.where);
     report = runner.join();
   } catch (const std::exception& problem) {
     report = {};
@@ -134,8 +148,8 @@ void mind(std::uint64_t number, const errand& given) {
 
 } // namespace
 
-granted_places::granted_places(unsigned wanted, host_note note, sayer say)
-    : note_(std::move(note)), say_(std::move(say)),
+granted_places::granted_places(unsigned wanted, std::string database, host_note note, sayer say)
+    : database_(std::move(database)), note_(std::move(note)), say_(std::move(say)),
       pool_(migrate::host_request{.wanted = wanted, .name = "pmake"}), any_(::epoll_create1(EPOLL_CLOEXEC)),
       changed_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       patience_(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) {
@@ -167,7 +181,8 @@ void granted_places::tell(news what) {
 
 void granted_places::say_nobody_came() {
   if (std::exchange(came_, true)) return;
-  say_("no idle host has been granted so far" + unusable_ + ": building on this machine");
+  say_("no idle host has been granted so far" + unusable_ +
+       ": building on this machine ('migrate status --database " + database_ + "' says why)");
 }
 
 std::size_t granted_places::hosts() const {
@@ -189,12 +204,25 @@ std::optional<granted_places::place> granted_places::free_place(const std::strin
   std::size_t most = 0;
   for (const auto& [grant, each] : hosts_) {
     auto free = static_cast<std::size_t>(std::count(each.busy.begin(), each.busy.end(), false));
-    if (free <= most || each.what.host == but_not_on) continue;
-    most = free;
+    std::size_t guests = guests_on(each);
+    if (free <= most + guests || each.what.host == but_not_on) continue;
+    most = free - guests;
     auto slot = std::find(each.busy.begin(), each.busy.end(), false) - each.busy.begin();
     best = place{grant, static_cast<unsigned>(slot)};
   }
   return best;
+}
+
+std::size_t granted_places::guests_on(const lent& host) const {
+  // Functions that have come there from other hosts take no place of it, but its processors.
+  return static_cast<std::size_t>(std::count_if(running_.begin(), running_.end(), [&](const auto& each) {
+    return each.second.function && each.second.now == host.what.node && each.second.grant != host.what.grant;
+  }));
+}
+
+std::size_t granted_places::at_home() const {
+  return static_cast<std::size_t>(
+      std::count_if(running_.begin(), running_.end(), [&](const auto& each) { return each.second.here; }));
 }
 
 bool granted_places::room(const std::string& but_not_on) const { return free_place(but_not_on).has_value(); }
@@ -211,6 +239,7 @@ std::uint64_t granted_places::start(foreign_order what, const std::string& but_n
   made.first_slot = host.first_slot;
   made.begin = clock::now();
   made.function = what.function;
+  made.now = host.what.node;
   migrate::spawn_options how;
   how.name = "minder";
   how.region = migrate::region_class::large; // for the output
@@ -253,6 +282,14 @@ void granted_places::take(const news_of_task& begun) {
   if (found == running_.end()) return;
   found->second.runner = begun.runner;
   if (found->second.signal != 0) send(found->second, found->second.signal);
+}
+
+void granted_places::take(const news_of_place& moved) {
+  auto found = running_.find(moved.number);
+  if (found == running_.end()) return;
+  if (moved.here) note_("", "a function came home from " + found->second.host);
+  found->second.now = moved.now;
+  found->second.here = moved.here;
 }
 
 std::optional<foreign_end> granted_places::take(news_of_end&& ended) {
@@ -298,6 +335,8 @@ std::optional<foreign_end> granted_places::next() {
   while (auto one = next_news()) {
     if (auto* begun = std::get_if<news_of_task>(&*one))
       take(*begun);
+    else if (auto* moved = std::get_if<news_of_place>(&*one))
+      take(*moved);
     else if (auto ended = take(std::move(std::get<news_of_end>(*one))))
       return ended;
   }

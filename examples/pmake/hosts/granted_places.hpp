@@ -25,7 +25,7 @@ class granted_places final : public foreign_places {
 
 public:
   using sayer = std::function<void(const std::string& line)>;
-  granted_places(unsigned wanted, host_note note, sayer say);
+  granted_places(unsigned wanted, std::string database, host_note note, sayer say);
   // Throws migrate::error when there is no host database.
   ~granted_places() override;
 
@@ -35,6 +35,7 @@ public:
   std::size_t hosts() const override;
   std::size_t places() const override;
   std::size_t running() const override { return running_.size(); }
+  std::size_t at_home() const override;
   bool room(const std::string& but_not_on) const override;
   std::uint64_t start(foreign_order what, const std::string& but_not_on) override;
   void stop(std::uint64_t number, int signal) override;
@@ -44,11 +45,16 @@ public:
     std::uint64_t number;
     migrate::task_id runner;
   };
+  struct news_of_place {
+    std::uint64_t number;
+    migrate::node_id now;
+    bool here;
+  };
   struct news_of_end {
     foreign_end what;
     bool unfit = false; // the host cannot run commands at all
   };
-  using news = std::variant<news_of_task, news_of_end>;
+  using news = std::variant<news_of_task, news_of_place, news_of_end>;
 
   void tell(news what);
   // From any thread, in a node_heap_scope.
@@ -70,19 +76,24 @@ private:
     std::chrono::steady_clock::time_point begin;
     migrate::task_id runner = {};
     bool function = false;
-    int signal = 0; // to be sent as soon as its task is known
+    migrate::node_id now = migrate::no_node; // where a function is, which may have had to leave its host
+    bool here = false;                       // it has come home
+    int signal = 0;                          // to be sent as soon as its task is known
     bool stopped = false;
   };
 
   std::optional<place> free_place(const std::string& but_not_on) const;
   void take(const migrate::host_event& event);
   void take(const news_of_task& begun);
+  void take(const news_of_place& moved);
+  std::size_t guests_on(const lent& host) const;
   std::optional<foreign_end> take(news_of_end&& ended);
   void send(command& to, int signal);
   void say_nobody_came();
   void take_host_events();
   std::optional<news> next_news();
 
+  std::string database_; // its address
   host_note note_;
   sayer say_;
   migrate::host_pool pool_;

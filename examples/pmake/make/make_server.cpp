@@ -206,7 +206,8 @@ bool make_server::give_place(client& to) {
     return false;
   }
   // A line that starts another make takes no place: those that it starts do, and it would wait for them.
-  if (!to.recursive && running_.size() >= places_) return false;
+  std::size_t guests = there_ ? there_->at_home() : 0;
+  if (!to.recursive && running_.size() + guests >= places_) return false;
   if (!to.recursive) {
     int fd = open_pidfd(to.process);
     if (fd >= 0)

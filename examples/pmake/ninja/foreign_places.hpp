@@ -58,6 +58,7 @@ public:
   virtual std::size_t hosts() const = 0;   // that would take commands
   virtual std::size_t places() const = 0;  // on them in all
   virtual std::size_t running() const = 0; // commands
+  virtual std::size_t at_home() const = 0; // of those: functions that had to leave their host and have come here
   virtual bool room(const std::string& but_not_on = {}) const = 0;
   virtual std::uint64_t start(foreign_order what, const std::string& but_not_on = {}) = 0;
   // When there is room. Returns a number of its own, never 0.

@@ -63,7 +63,7 @@ local_executor::local_executor(interruption& signals, unsigned most, double most
 local_executor::~local_executor() { stop(); }
 
 bool local_executor::can_start(bool) {
-  if (running_.size() >= most_) return false;
+  if (running_.size() + guests_ >= most_) return false;
   double load = 0;
   return most_load_ <= 0 || running_.empty() || ::getloadavg(&load, 1) != 1 || load < most_load_;
 }
@@ -142,7 +142,7 @@ event local_executor::wait_any(finished_job& one) {
     what.push_back({watched_, POLLIN, 0});
     // With a limit on the load, what is waiting to be started looks at it again each second.
     timespec second = {1, 0};
-    bool limited = most_load_ > 0 && running_.size() < most_;
+    bool limited = most_load_ > 0 && running_.size() + guests_ < most_;
     int ready = signals_.poll(what.data(), what.size(), limited ? &second : nullptr);
     if (signals_.signal() != 0) return event::interrupted;
     if (ready == 0) return event::room;

@@ -24,6 +24,8 @@ public:
   std::vector<edge*> stop() override;
 
   std::size_t running() const noexcept { return running_.size(); }
+  void leave_free(std::size_t places) noexcept { guests_ = places; }
+  // So many less at a time: something else runs in them.
   void watch(int fd) noexcept { watched_ = fd; }
   // wait_any() returns event::room when it can be read. It may then be called when nothing runs.
 
@@ -45,6 +47,7 @@ private:
 
   interruption& signals_;
   unsigned most_;
+  std::size_t guests_ = 0;
   double most_load_;
   int watched_ = -1;
   std::vector<std::unique_ptr<process>> running_;

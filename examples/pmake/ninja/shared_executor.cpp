@@ -75,6 +75,7 @@ void shared_executor::send(away what) {
 
 bool shared_executor::place_again() {
   // What has to be run once more goes first. False when some still waits.
+  here_->leave_free(there_->at_home());
   while (!again_.empty()) {
     away& next = again_.front();
     if (next.runs < most_runs_away && there_->room(next.but_not_on))

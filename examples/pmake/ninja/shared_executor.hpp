@@ -26,7 +26,7 @@ public:
   void start(job what) override;
   event wait_any(finished_job& one) override;
   std::vector<edge*> stop() override;
-  capacity now() const override { return {there_->hosts(), there_->running()}; }
+  capacity now() const override { return {there_->hosts(), there_->running() - there_->at_home()}; }
 
 private:
   struct away {

@@ -59,6 +59,7 @@ void trace::note(const std::string& host, const std::string& what) {
   unsigned row = row_of(host);
   append(formatted("{\"name\":\"%s\",\"ph\":\"i\",\"s\":\"p\",\"ts\":%.1f,\"pid\":%u,\"tid\":0}",
                    json_escaped(what).c_str(), microseconds(std::chrono::steady_clock::now()), row));
+  std::fflush(file_); // they are few, and who looks at a build that hangs wants to see them
 }
 
 } // namespace pmake
