@@ -1,8 +1,8 @@
 // The ways to move memory side by side, on one workload: a task that counts, and writes a share of its heap all the time.
 //
-//   transfer [--out=DIR] [--quick] [--freeze='COMMAND {pid} {dir}' --restore='COMMAND {dir}']
+//   transfer [--out=DIR] [--quick] [--rows] [--freeze='COMMAND {pid} {dir}' --restore='COMMAND {dir}']
 //
-// Prints a table and the rows that are to be reached; with --out writes transfer.csv and the figures there. A checkpointer
+// Prints a table and the rows that are to be reached, or these alone with --rows; with --out writes transfer.csv and the figures there. A checkpointer
 // of processes that is given by its commands is timed on a process with the same workload.
 #include <migrate/mailbox.hpp>
 #include <migrate/node.hpp>
@@ -349,6 +349,43 @@ std::string csv(const measured& m) {
                      m.how.c_str(), m.freeze_ms, m.total_ms, m.full_speed_ms, m.before, m.after, m.mbytes);
 }
 
+// --- checkpoints -----------------------------------------------------------------------------------------
+
+double longest_pause(std::size_t heap, double share) {
+  // Of a task that works while it is committed: nanoseconds.
+  auto worker = spawn({.name = "worker", .region = region_class::large, .recover = true},
+                      [heap, share, parent = this_task::id()] {
+                        workload its;
+                        its.heap = heap;
+                        its.share = share;
+                        its.prepare();
+                        mailbox<int> told;
+                        send(parent, 1);
+                        std::int64_t pause = 0, looked = 0;
+                        for (bool measures = false;;) {
+                          its.step();
+                          if (!std::exchange(its.safe, false)) continue;
+                          std::int64_t before = now_ns();
+                          this_task::poll();
+                          if (measures) pause = std::max(pause, now_ns() - before);
+                          if (its.last - looked < 2'000'000) continue;
+                          looked = its.last;
+                          if (std::optional<int> what = told.try_receive()) {
+                            if (*what == 0) return pause;
+                            measures = true;
+                            send(parent, 1);
+                          }
+                        }
+                      });
+  mailbox<int> in;
+  in.receive();
+  send(worker.id(), 1);
+  in.receive();
+  worker.checkpoint();
+  send(worker.id(), 0);
+  return static_cast<double>(worker.join());
+}
+
 std::vector<measured> run_table(node& here, const std::string& link, bool quick) {
   std::vector<measured> rows;
   struct cell {
@@ -385,6 +422,12 @@ void reach(node& here, int socket, bool quick) {
                bench::text("%.2f ms (%.2f-%.2f)", got.median, got.least, got.most), "<= 5 ms",
                got.median <= 5);
   }
+  auto kept = bench::compare(
+      3, [&] { return here.run(longest_pause, large, 0.01) / 1e6; },
+      [&] { return run_one(here, large, 0.01, "loopback", transfer::pre_flush).freeze_ms; });
+  bench::ratio_row(
+      bench::text("freeze of a checkpoint, %zu MiB heap, 1 %% written each 100 ms, against pre-flush's", large / mib),
+      kept, 1.5, "ms");
   std::vector<double> burst;
   for (int i = 0; i < 3; ++i)
     burst.push_back(run_one(here, large, 0, "loopback", transfer::pre_flush, mib).freeze_ms);
@@ -464,7 +507,7 @@ int main(int argc, char** argv) {
   node_options options = node_options::from(argc, argv);
   bool over_link = argc > 1 && std::strcmp(argv[1], "link") == 0;
   std::string out, freeze, restore, port_file;
-  bool quick = false;
+  bool quick = false, rows_only = false;
   for (int i = 1; i < argc; ++i) {
     std::string word = argv[i];
     auto value = [&](const char* name, std::string& into) {
@@ -475,6 +518,7 @@ int main(int argc, char** argv) {
     value("--restore=", restore);
     value("--port-file=", port_file);
     quick = quick || word == "--quick";
+    rows_only = rows_only || word == "--rows";
   }
   const bool joins = !options.join.empty();
   char folder[] = "/dev/shm/migrate-bench-XXXXXX";
@@ -509,12 +553,13 @@ int main(int argc, char** argv) {
   }
   int port = 0;
   while (!(std::ifstream(port_file) >> port)) std::this_thread::yield();
-  std::vector<measured> rows = run_table(here, "loopback", quick);
+  std::vector<measured> rows;
+  if (!rows_only) rows = run_table(here, "loopback", quick);
   reach(here, loopback(port), quick);
   std::string self = std::filesystem::read_symlink("/proc/self/exe");
   if (!freeze.empty() && !restore.empty())
     for (std::size_t heap : {10 * mib, 100 * mib}) time_outside(self, freeze, restore, heap);
-  std::vector<std::string> linked = quick ? std::vector<std::string>() : table_over_link(self);
+  std::vector<std::string> linked = quick || rows_only ? std::vector<std::string>() : table_over_link(self);
   if (!out.empty()) {
     std::ofstream table(out + "/transfer.csv");
     table << "link,heap bytes,share written each 100 ms,strategy,freeze ms,move ms,full speed after ms,speed "

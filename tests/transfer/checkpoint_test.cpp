@@ -189,6 +189,14 @@ const migrate_test::scenario_entry moved_since{
       return 0;
     }};
 
+int newest_generation(const std::string& folder) {
+  int found = 0;
+  std::error_code none;
+  for (const auto& each : fs::directory_iterator(folder, none))
+    if (each.path().extension() == ".image") found = std::max(found, std::stoi(each.path().stem()));
+  return found;
+}
+
 const migrate_test::scenario_entry periodic{
     "periodic", [] {
       std::string images = migrate_test::cluster_store() + "/images";
@@ -197,17 +205,10 @@ const migrate_test::scenario_entry periodic{
         go_away();
         const std::string mine = images + "/" + to_string(this_task::id());
         int steps = 0;
-        auto newest = [&] { // of the generations
-          int found = 0;
-          std::error_code none;
-          for (const auto& each : fs::directory_iterator(mine, none))
-            if (each.path().extension() == ".image") found = std::max(found, std::stoi(each.path().stem()));
-          return found;
-        };
         while (this_task::restarts() == 0) {
           note(file, "step " + std::to_string(steps++));
           this_task::yield();
-          if (newest() >= 3 && this_task::restarts() == 0) {
+          if (newest_generation(mine) >= 3 && this_task::restarts() == 0) {
             note(file, "dies at " + std::to_string(steps));
             die_with_node();
           }
@@ -371,6 +372,80 @@ const migrate_test::scenario_entry full_store{"full store", [] {
                                                 return 0;
                                               }};
 
+// Memory that changes all over all the time, such that pieces of it from different moments are seen to be.
+class books {
+public:
+  explicit books(std::size_t pages) : words_(pages * 512), entries_(500), at_(pages - 1) {
+    for (std::string& each : entries_) total_ += (each = std::string(1000, 'a')).size();
+  }
+
+  void step() {
+    if (++at_ == words_.size() / 512) {
+      at_ = 0;
+      ++turn_;
+    }
+    words_[at_ * 512] = turn_;
+    draw_ = draw_ * 6364136223846793005u + 1442695040888963407u;
+    std::string& one = entries_[(draw_ >> 33) % entries_.size()];
+    total_ -= one.size();
+    one = std::string((draw_ >> 40) % 5000, static_cast<char>('a' + turn_ % 26)); // another block of the heap
+    total_ += one.size();
+  }
+
+  bool whole() const {
+    std::size_t total = 0;
+    for (const std::string& each : entries_) {
+      total += each.size();
+      if (each.find_first_not_of(each.empty() ? 'a' : each[0]) != std::string::npos) return false;
+    }
+    for (std::size_t i = 0; i < words_.size() / 512; ++i)
+      if (words_[i * 512] != (i <= at_ ? turn_ : turn_ - 1)) return false;
+    return total == total_;
+  }
+
+private:
+  std::vector<std::uint64_t> words_;
+  std::vector<std::string> entries_;
+  std::size_t at_;
+  std::uint64_t turn_ = 0, draw_ = 1;
+  std::size_t total_ = 0;
+};
+
+// A task on node 2 changes its memory while others have it committed; it has been committed before, on node 3.
+const migrate_test::scenario_entry at_work{
+    "at work", [] {
+      std::string file = wanted("CHECKPOINT_FILE");
+      auto worker = spawn({.name = "worker", .recover = true}, [file] {
+        books its(4096);
+        this_task::migrate_to(node_id(3));
+        this_task::checkpoint();
+        if (this_task::restarts() == 0) {
+          this_task::migrate_to(node_id(2), transfer::full_copy);
+          note(file, "pid " + std::to_string(::getpid()));
+        }
+        while (this_task::restarts() == 0) {
+          its.step();
+          this_task::poll();
+        }
+        note(file, its.whole() ? "whole" : "broken");
+        for (int i = 0; i < 10000; ++i) its.step();
+        return its.whole() ? static_cast<int>(this_task::restarts()) : -1;
+      });
+      while (lines_of(file).empty())
+        migrate_test::run([] { this_task::sleep_for(1ms); });
+      for (int i = 0; i < 3; ++i) {
+        try {
+          worker.checkpoint();
+          note(file, "kept");
+        } catch (const error&) {
+          note(file, "failed");
+        }
+      }
+      say(migrate_test::cluster_store() + "/images/" + to_string(worker.id()));
+      say(outcome_of(worker));
+      return 0;
+    }};
+
 // A task on node 2 ticks for ever, or until node 2 has died. The test stops, continues and kills that node.
 const migrate_test::scenario_entry ticker{
     "ticker", [] {
@@ -401,7 +476,7 @@ const migrate_test::scenario_entry ticker{
       return 0;
     }};
 
-int process_of_ticker(const cluster& all) {
+int process_of_task(const cluster& all) {
   for (auto until = std::chrono::steady_clock::now() + 20s; std::chrono::steady_clock::now() < until;) {
     for (const std::string& each : lines_of(all.file))
       if (each.starts_with("pid ")) return std::stoi(each.substr(4));
@@ -533,6 +608,35 @@ TEST_CASE("checkpoints are made from time to time, and the last counts") {
   CHECK(back <= died);
 }
 
+TEST_CASE("what is committed of a task that works meanwhile is its memory of one moment") {
+  if (tortured()) return; // it stays where it is
+  for (int more : {0, 4}) {
+    cluster all("at work", {{"MIGRATE_CHECKPOINT", "0.02"}});
+    std::string images = all.nodes.line();
+    int before = newest_generation(images);
+    CHECK(before >= 5); // in rounds, as it does not stand still for all of it
+    while (newest_generation(images) < before + more) std::this_thread::sleep_for(1ms);
+    ::kill(process_of_task(all), SIGKILL);
+    CHECK(all.nodes.line() == "value 1");
+    CHECK(all.nodes.wait(20s) == 0);
+    CHECK(lines_of(all.file).back() == "whole");
+  }
+}
+
+TEST_CASE("a node that dies while a task is committed that works meanwhile leaves the one before it") {
+  if (tortured()) return;
+  for (const char* point : {"source.round", "source.flushed", "checkpoint.copied", "checkpoint.committed"}) {
+    CAPTURE(point);
+    cluster all("at work", {{"MIGRATE_FAULT", std::string("2:") + point}});
+    all.nodes.line();
+    CHECK(all.nodes.line() == "value 1");
+    CHECK(all.nodes.wait(20s) == 0);
+    auto count = all.counted();
+    CHECK(count["whole"] == 1);
+    CHECK(count["failed"] > 0);
+  }
+}
+
 TEST_CASE("a task's parent has it committed") {
   if (tortured()) return; // whoever sends to it would die with it
   cluster all("by handle");
@@ -570,7 +674,7 @@ TEST_CASE("a full store fails the checkpoint, and the one before stands") {
 TEST_CASE("a node that is only out of reach for a while keeps its tasks") {
   if (tortured()) return;
   cluster all("ticker");
-  int process = process_of_ticker(all);
+  int process = process_of_task(all);
   ::kill(process, SIGSTOP);
   CHECK(all.nodes.line() == "lost");
   ::kill(process, SIGCONT);
@@ -588,7 +692,7 @@ TEST_CASE("a node that is only out of reach for a while keeps its tasks") {
 TEST_CASE("a node that was out of reach and then is found dead has its tasks restarted") {
   if (tortured()) return;
   cluster all("ticker");
-  int process = process_of_ticker(all);
+  int process = process_of_task(all);
   ::kill(process, SIGSTOP);
   CHECK(all.nodes.line() == "lost");
   ::kill(process, SIGKILL);
@@ -601,7 +705,7 @@ TEST_CASE("a node that was out of reach and then is found dead has its tasks res
 TEST_CASE("a node that stays out of reach loses its tasks, which run nowhere when it is back") {
   if (tortured()) return;
   cluster all("ticker", {{"AWAIT_NODE", "1"}});
-  int process = process_of_ticker(all);
+  int process = process_of_task(all);
   ::kill(process, SIGSTOP);
   CHECK(all.nodes.line() == "lost");
   std::string line = all.nodes.line();

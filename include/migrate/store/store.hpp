@@ -63,9 +63,9 @@ public:
 
   image commit_running(task_id task, detail::region_number region, const image* base,
                        std::span<const page_range> dirty, std::span<const page_range> live,
-                       const detail::page_reader& read);
+                       const detail::page_reader& read, std::span<const std::byte> metadata = {});
   // The same while the task may be writing the pages: each is read once, by `read`. Such an image is whole only together
-  // with the pages that were written since they were read.
+  // with the pages that were written since they were read; or `read` knows them as they were when the task stood still.
 
   image share(const image& of, task_id with);
   // The same image as `with`'s own, to base its first commit on: its files get a second name, and go when the last of
@@ -139,8 +139,8 @@ inline image store::commit(task_id task, detail::region_number region, const ima
 
 inline image store::commit_running(task_id task, detail::region_number region, const image* base,
                                    std::span<const page_range> dirty, std::span<const page_range> live,
-                                   const detail::page_reader& read) {
-  return begin_commit(task, region, base, dirty, live, {}, &read);
+                                   const detail::page_reader& read, std::span<const std::byte> metadata) {
+  return begin_commit(task, region, base, dirty, live, metadata, &read);
 }
 
 inline image store::begin_commit(task_id task, detail::region_number region, const image* base,

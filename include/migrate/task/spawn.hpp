@@ -273,8 +273,8 @@ public:
     detail::failure failed = detail::node_services().checkpoint(held("checkpoint"));
     if (failed.code) throw error(failed.code, failed.what);
   }
-  // Has an image of the task committed at its next safe point, as this_task::checkpoint() does for itself, and returns
-  // when its home knows of it. Who may ask for it is who may move the task.
+  // Has an image of the task committed, as this_task::checkpoint() does for itself, and returns when its home knows of it.
+  // The task goes on meanwhile, and stands still twice for a moment at safe points. Who may ask for it is who may move the task.
 
 private:
   task_id held(const char* what) const {

@@ -73,6 +73,7 @@ inline bool transfer_engine::begin_rounds(resident& task, transfer how) {
   if (high < end) made->watched.push_back({high, static_cast<std::size_t>(end - high)}); // where it grows
   made->base = image_of(task.id);
   made->runs = true;
+  made->stays = order.checkpoint;
   bool undecided = how == transfer::automatic;
   {
     held guard(lock_);
@@ -86,7 +87,7 @@ inline bool transfer_engine::begin_rounds(resident& task, transfer how) {
   }
   scheduler::answered(task, want_move);
   this_scheduler->thaw(task);
-  movers_.push([this, made, undecided] { run_rounds(made, undecided); });
+  (order.checkpoint ? keepers_ : movers_).push([this, made, undecided] { run_rounds(made, undecided); });
   return true;
 }
 // False: the task is to be frozen at once, as it stands.
@@ -99,7 +100,7 @@ inline void transfer_engine::run_rounds(const std::shared_ptr<carriage>& from, b
   std::string why_so;
   try {
     std::size_t before = ~std::size_t{0};
-    if (begin(c)) {
+    if (c.stays || begin(c)) {
       if (undecided) why_so = decide(c);
       while (!c.hurry.load()) {
         fault_point("source.round");
@@ -109,6 +110,7 @@ inline void transfer_engine::run_rounds(const std::shared_ptr<carriage>& from, b
         if (++c.rounds == most || bytes <= enough || bytes > before / 4 * 3) break;
         before = bytes;
       }
+      if (c.stays) c.rest.prepare(2 * enough);
     }
   } catch (const error& reason) {
     c.fail({reason.code(), reason.what()});
@@ -126,8 +128,8 @@ inline void transfer_engine::run_rounds(const std::shared_ptr<carriage>& from, b
   });
   if (freeze)
     this_scheduler->ask(c.task, want_move);
-  else if (c.newest.valid())
-    remove_images(c.id);
+  else
+    drop_images(c);
 }
 
 inline bool transfer_engine::begin(carriage& c) {
@@ -217,6 +219,7 @@ inline bool transfer_engine::carry_by_image(carriage& c, const std::vector<page_
   c.newest = with_.images->commit_running(c.id, c.region, base, pages, {&all, 1}, read);
   fault_point("source.flushed");
   c.bytes += c.newest.bytes_written();
+  if (c.stays) return true;
   std::vector<std::byte> manifest = c.newest.encode();
   bool sent = send_message(with_.network, c.target, [&](protocol::Message::Builder message) {
     auto lay = message.initLay();
@@ -351,26 +354,37 @@ inline void transfer_engine::fail_carriages(node_id target, const std::string& w
 }
 
 inline void transfer_engine::put_away(carriage& c, bool moved) noexcept {
-  // The move has been made or given up, or the task has ended.
+  // The move has been made or given up, and no thread works on it.
+  forget_carriage(c, moved);
+  if (!moved) drop_images(c);
+}
+
+inline void transfer_engine::forget_carriage(carriage& c, bool moved) noexcept {
   {
     held guard(lock_);
     auto found = carriages_.find(c.id);
     if (found != carriages_.end() && found->second.get() == &c) carriages_.erase(found);
   }
   if (c.runs) tracker_.forget(c.region);
-  if (moved) return;
-  if (c.begun)
+  if (!moved && c.begun)
     send_message(with_.network, c.target, [&](protocol::Message::Builder message) {
       auto drop = message.initDropAhead();
       drop.setTask(c.id.bits());
       drop.setEpoch(c.epoch);
     });
-  if (c.newest.valid()) {
-    try {
-      with_.images->discard(c.newest);
-    } catch (const std::exception&) {
-      // What stays in the store is garbage that the task's next image replaces.
-    }
+}
+
+inline void transfer_engine::drop_images(carriage& c) noexcept {
+  // By whoever works on it last.
+  if (!c.newest.valid()) return;
+  if (c.task_ended) {
+    remove_images(c.id);
+    return;
+  }
+  try {
+    with_.images->discard(c.newest);
+  } catch (const std::exception&) {
+    // What stays in the store is garbage that the task's next image replaces.
   }
 }
 
@@ -391,6 +405,8 @@ inline void transfer_engine::stop() noexcept {
   }
   for (auto& each : all) each->end();
   movers_.stop();
+  keepers_.stop();
+  finishers_.stop();
   receivers_.stop();
 }
 

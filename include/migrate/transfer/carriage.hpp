@@ -1,11 +1,14 @@
 // Pages that go ahead of a task's offer: what source and target keep of them.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -21,6 +24,45 @@
 #include <migrate/transfer/strategy.hpp>
 
 namespace migrate::detail {
+
+class page_copy {
+  // Pages of a task as they were when it stood still.
+public:
+  void prepare(std::size_t bytes) {
+    bytes_ = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    std::memset(bytes_.get(), 0, bytes); // has the memory, so that copying into it costs no faults
+    room_ = bytes;
+  }
+
+  void copy(const std::vector<page_range>& pages) {
+    std::size_t bytes = 0;
+    for (const page_range& each : pages) bytes += each.bytes;
+    if (bytes > room_) {
+      bytes_ = std::make_unique_for_overwrite<std::byte[]>(bytes);
+      room_ = bytes;
+    }
+    std::byte* to = bytes_.get();
+    for (const page_range& each : pages) {
+      std::memcpy(to, each.address, each.bytes);
+      parts_.emplace_back(each.address, to);
+      to += each.bytes;
+    }
+  }
+  // Sorted ranges, with gaps between them.
+
+  void read(std::byte* to, const char* from, std::size_t bytes) const {
+    auto part = std::upper_bound(parts_.begin(), parts_.end(), from,
+                                 [](const char* address, const auto& each) { return address < each.first; });
+    --part;
+    std::memcpy(to, part->second + (from - part->first), bytes);
+  }
+  // Bytes of one of them.
+
+private:
+  std::unique_ptr<std::byte[]> bytes_;
+  std::size_t room_ = 0;
+  std::vector<std::pair<const char*, const std::byte*>> parts_;
+};
 
 struct carriage {
   // On the source, from the first page until the move has been made or given up. A thread of the background works on it;
@@ -103,6 +145,15 @@ struct carriage {
   std::atomic<bool> hurry{false}; // somebody waits for the freeze
   memory_survey memory;           // of the frozen task: what of it goes with the offer
   byte_writer bundle;
+
+  // Of a checkpoint, for which the task stays:
+  bool stays = false;
+  bool captured = false; // it was frozen, and goes on; guarded by its lock
+  page_copy rest;        // what the rounds have left
+  bool whole = false;    // `newest` is the checkpoint
+  bool restarts = false; // home is to restart the task from it
+  std::uint64_t kept_from = 0;
+  std::atomic<bool> task_ended{false};
 
 private:
   std::mutex lock_;

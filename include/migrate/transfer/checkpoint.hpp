@@ -1,4 +1,4 @@
-// Checkpoints: a task's image is committed while the task stays, and its home restarts it from there when its node dies.
+// Checkpoints: a task's image is committed while the task stays, so that its home can restart it from there.
 #pragma once
 
 #include <migrate/transfer/checkpoint_note.hpp>
@@ -6,70 +6,161 @@
 
 namespace migrate::detail {
 
-// --- where the task is -------------------------------------------------------------------------------
+//   the task runs                   frozen                       it runs again
+//   rounds of commits ------------> what they have left is ----> that is committed, with the carriers' state;
+//   (see ahead.hpp)                 copied                       home hears of it
 
 inline void transfer_engine::checkpoint(resident& task) {
-  // With the task frozen. It goes on when the image is committed; whoever asked hears of it when home has it, too.
+  // With the task frozen. Whoever asked hears of it when home has it, too.
   move_order& order = *task.move;
-  const task_id id = task.id;
-  const std::uint64_t epoch = task.epoch;
+  order.epoch = task.epoch;
   control_block& control = *task.control;
-  const bool restarts = control.recoverable;
-  const std::uint64_t kept_from = control.checkpoint;
+  std::shared_ptr<carriage> made = order.carried; // rounds have been made
   fault_point("checkpoint.frozen");
-  image made;
   failure refused = check_movable(task);
-  if (!refused.code) refused = with_.carriers.prepare(task);
   if (!refused.code && control.shares_region)
     refused = {make_error_code(errc::not_movable), "it shares its addresses with a copy of it, made by fork"};
   if (!refused.code && with_.images == nullptr)
     refused = {make_error_code(errc::store_missing), "this node has no store"};
+  if (!refused.code && made != nullptr) refused = made->why();
+  try {
+    // A task that asks for its own waits for it as long either way.
+    if (!refused.code && made == nullptr && order.asker.by != task.id &&
+        begin_rounds(task, transfer::pre_flush))
+      return;
+    if (!refused.code) refused = with_.carriers.prepare(task);
+    if (!refused.code) {
+      if (made == nullptr)
+        made = order.carried =
+            std::make_shared<carriage>(task, order.target, *strategy_of(transfer::pre_flush), task.epoch);
+      made->bundle.put(checkpoint_note{reinterpret_cast<std::uint64_t>(&control),
+                                       node_steady() + control.clock_offset, with_.boot});
+      with_.carriers.checkpoint(task, made->bundle);
+      made->memory =
+          made->runs ? survey_written(control, with_.scanner) : survey_memory(control, with_.scanner);
+      made->memory.dirty = merged(made->memory.dirty, made->region);
+      constexpr std::size_t most_copied = std::size_t{16} << 20;
+      if (made->memory.dirty_bytes <= most_copied)
+        made->rest.copy(made->memory.dirty);
+      else
+        commit_checkpoint(*made, nullptr);
+    }
+  } catch (const error& problem) {
+    refused = {problem.code(), problem.what()};
+  } catch (const std::exception& problem) {
+    refused = {make_error_code(errc::move_refused), problem.what()};
+  }
   if (!refused.code) {
+    {
+      held guard(task.lock);
+      made->restarts = control.recoverable;
+      made->kept_from = control.checkpoint;
+      made->captured = true;
+      order.phase = move_phase::ahead;
+    }
+    scheduler::answered(task, want_move);
+    this_scheduler->thaw(task);
+    with_.carriers.release(task, false);
+    finishers_.push([this, made] { finish_checkpoint(made); });
+    return;
+  }
+  {
+    held guard(task.lock);
+    task.move = nullptr;
+  }
+  const task_id id = task.id;
+  if (order.carried) put_away(*order.carried, false);
+  scheduler::answered(task, want_move);
+  this_scheduler->thaw(task);
+  with_.carriers.release(task, false);
+  checkpoint_failed(id, order.asker, std::move(refused));
+  delete &order;
+  may_have_to_go(task, id);
+}
+
+inline void transfer_engine::commit_checkpoint(carriage& c, const page_reader* copied) {
+  const image* base = c.newest.valid() ? &c.newest : c.base.valid() ? &c.base : nullptr;
+  image made = copied != nullptr ? with_.images->commit_running(c.id, c.region, base, c.memory.dirty,
+                                                                c.memory.live, *copied, c.bundle.bytes())
+                                 : with_.images->commit(c.id, c.region, base, c.memory.dirty, c.memory.live,
+                                                        c.bundle.bytes());
+  c.newest = std::move(made);
+  c.rest = {};
+  c.whole = true;
+  fault_point("checkpoint.committed");
+}
+
+inline void transfer_engine::finish_checkpoint(const std::shared_ptr<carriage>& of) noexcept {
+  // On a thread of the background, while the task runs. Nobody takes the order from it but the task's end.
+  carriage& c = *of;
+  failure refused;
+  fault_point("checkpoint.copied");
+  if (!c.whole) {
     try {
-      byte_writer metadata;
-      metadata.put(checkpoint_note{reinterpret_cast<std::uint64_t>(&control),
-                                   node_steady() + control.clock_offset, with_.boot});
-      with_.carriers.checkpoint(task, metadata);
-      memory_survey memory = survey_memory(control, with_.scanner);
-      image base = image_of(id);
-      made = with_.images->commit(id, control.region, base.valid() ? &base : nullptr, memory.dirty,
-                                  memory.live, metadata.bytes());
-      fault_point("checkpoint.committed");
+      const page_reader copied = [&](std::byte* to, const char* from, std::size_t bytes) {
+        c.rest.read(to, from, bytes);
+      };
+      commit_checkpoint(c, &copied);
     } catch (const error& problem) {
       refused = {problem.code(), problem.what()};
     } catch (const std::exception& problem) {
       refused = {make_error_code(errc::move_refused), problem.what()};
     }
   }
-  move_asker asker = order.asker;
-  {
-    held guard(lock_);
-    if (made.valid()) {
-      images_[id] = {made, true};
-      untold_checkpoints_.push_back({id, epoch, restarts ? made.generation() : 0, asker});
-    }
+  move_order* order = nullptr;
+  const std::uint64_t generation = c.restarts ? c.newest.generation() : 0;
+  c.unless_ended([&] {
+    held guard(c.task.lock);
+    if (c.task.id != c.id || c.task.move == nullptr || c.task.move->carried != of) return;
+    order = std::exchange(c.task.move, nullptr);
+    if (refused.code) return;
+    if (c.restarts && c.task.control->checkpoint == 0)
+      c.task.control->checkpoint = generation; // keeps it, and all later ones
+    held also(lock_);
+    images_[c.id] = {c.newest, true};
+    untold_checkpoints_.push_back({c.id, c.epoch, generation, order->asker});
+  });
+  if (order == nullptr) {
+    drop_images(c);
+    return;
   }
-  {
-    held guard(task.lock);
-    task.move = nullptr;
-  }
-  delete &order;
-  scheduler::answered(task, want_move);
-  this_scheduler->thaw(task);
-  with_.carriers.release(task, false);
+  put_away(c, !refused.code);
   if (refused.code) {
-    refused.what = "the checkpoint of task " + to_string(id) + ": " + refused.what;
-    if (asker.node == no_node) the_services->report(refused.what.c_str());
-    answer_asker(asker, refused);
+    checkpoint_failed(c.id, order->asker, std::move(refused));
   } else {
-    tell_checkpoint(id, epoch, restarts ? made.generation() : 0);
+    tell_checkpoint(c.id, c.epoch, generation);
     try {
-      with_.images->collect(id, made, kept_from);
+      with_.images->collect(c.id, c.newest, c.kept_from);
     } catch (const std::exception&) {
       // The next checkpoint collects again.
     }
   }
-  may_have_to_go(task, id);
+  delete order;
+  if (resident* task = with_.home.find_here(c.id)) may_have_to_go(*task, c.id);
+}
+
+inline void transfer_engine::checkpoint_failed(task_id task, const move_asker& asker, failure why) noexcept {
+  why.what = "the checkpoint of task " + to_string(task) + ": " + why.what;
+  if (asker.node == no_node) the_services->report(why.what.c_str());
+  answer_asker(asker, why);
+}
+
+inline bool transfer_engine::stop_checkpoint_rounds(resident& task, task_id id) {
+  // What was asked of the task since goes first: the rounds hold it up for no longer than it takes to read a megabyte.
+  move_order* order = nullptr;
+  {
+    held guard(task.lock);
+    if (task.id != id || task.move == nullptr || !task.move->checkpoint ||
+        task.move->phase != move_phase::ahead || task.move->carried->captured)
+      return false;
+    order = std::exchange(task.move, nullptr);
+  }
+  order->carried->end();
+  forget_carriage(*order->carried, false);
+  answer_asker(order->asker,
+               {make_error_code(errc::move_in_progress), "task " + to_string(id) + " is to be moved"});
+  delete order;
+  return true;
 }
 
 inline void transfer_engine::tell_checkpoint(task_id task, std::uint64_t epoch, std::uint64_t generation) {
@@ -157,8 +248,6 @@ inline void transfer_engine::checkpoint_all() {
   }
 }
 
-// --- at home -----------------------------------------------------------------------------------------
-
 inline void transfer_engine::on_checkpointed(node_id place, protocol::Checkpoint::Reader message) {
   task_id id(message.getTask());
   bool accepted = with_.home.checkpointed(id, message.getEpoch(), place, message.getGeneration());
@@ -169,197 +258,6 @@ inline void transfer_engine::on_checkpointed(node_id place, protocol::Checkpoint
     seen.setGeneration(message.getGeneration());
     seen.setAccepted(accepted);
   });
-}
-
-inline void transfer_engine::lose(task_id id, std::uint64_t epoch, node_id may_hold, const std::string& why) {
-  if (may_hold == no_node) {
-    std::uint64_t generation = with_.home.checkpoint_of(id, epoch);
-    if (generation != 0 && with_.images != nullptr && !ending_) {
-      const node_id place = with_.home.locate(id);
-      {
-        held guard(lock_);
-        if (auto [at, fresh] = restarts_.try_emplace(id, restart{epoch, generation, {}, why, place});
-            !fresh) {
-          if (at->second.epoch == epoch) return; // it is being restarted
-          at->second = {epoch, generation, {}, why, place};
-        }
-      }
-      try_restart(id);
-      return;
-    }
-  }
-  with_.home.lose(id, epoch, may_hold, why);
-}
-
-inline void transfer_engine::try_restart(task_id id) {
-  // Home stands in for the source of an offer. The claim decides whether the task runs there, or where the node that has
-  // died had offered it.
-  for (;;) {
-    restart now;
-    node_id target = no_node;
-    {
-      std::vector<node_id> candidates(256);
-      candidates.resize(
-          std::min(candidates.size(), the_services->nodes(candidates.data(), candidates.size())));
-      std::erase(candidates, with_.home.here());
-      std::sort(candidates.begin(), candidates.end());
-      if (!candidates.empty())
-        std::rotate(candidates.begin(),
-                    candidates.begin() + id.slot() % static_cast<std::ptrdiff_t>(candidates.size()),
-                    candidates.end());
-      if (!closed()) candidates.push_back(with_.home.here());
-      held guard(lock_);
-      auto found = restarts_.find(id);
-      if (found == restarts_.end()) return;
-      for (node_id each : candidates)
-        if (std::find(found->second.tried.begin(), found->second.tried.end(), each) ==
-            found->second.tried.end()) {
-          target = each;
-          break;
-        }
-      if (target == no_node) {
-        now = std::move(found->second);
-        restarts_.erase(found);
-      } else {
-        found->second.tried.push_back(target);
-        now = found->second;
-      }
-    }
-    if (target == no_node) {
-      with_.home.lose(id, now.epoch, no_node, now.why + "; no node could restart it");
-      return;
-    }
-    try {
-      if (offer_restart(id, now, target)) return;
-    } catch (const std::exception& problem) {
-      held guard(lock_);
-      if (auto found = restarts_.find(id); found != restarts_.end())
-        found->second.why += std::string("; it cannot be restarted: ") + problem.what();
-    }
-  }
-}
-
-inline bool transfer_engine::offer_restart(task_id id, const restart& from, node_id target) {
-  image saved = with_.images->load(id, from.generation);
-  auto [note, bundle] = read_checkpoint(saved.metadata());
-  std::vector<std::byte> manifest = saved.encode();
-  fault_point("home.restarting");
-  if (target == with_.home.here()) {
-    auto incoming = std::make_unique<arrival>();
-    incoming->source = target;
-    incoming->epoch = from.epoch;
-    incoming->region = saved.region();
-    incoming->control = note.control;
-    incoming->clock = note.clock;
-    incoming->boot = note.boot;
-    incoming->manifest = std::move(manifest);
-    incoming->bundle = bundle.size();
-    incoming->bytes.assign(bundle.begin(), bundle.end());
-    incoming->restarted = true;
-    accept_offer(id, std::move(incoming));
-    return true;
-  }
-  iovec attachment{const_cast<std::byte*>(bundle.data()), bundle.size()};
-  const checkpoint_note& saved_note = note;
-  return send_message(
-      with_.network, target,
-      [&, bytes = bundle.size()](protocol::Message::Builder message) {
-        auto offer = message.initOffer();
-        offer.setTask(id.bits());
-        offer.setEpoch(from.epoch);
-        offer.setRegion(saved.region().bits());
-        offer.setControl(saved_note.control);
-        offer.setClock(saved_note.clock);
-        offer.initBoot().setHigh(saved_note.boot.high);
-        offer.getBoot().setLow(saved_note.boot.low);
-        offer.setManifest(kj::arrayPtr(reinterpret_cast<const kj::byte*>(manifest.data()), manifest.size()));
-        offer.setBundle(static_cast<std::uint32_t>(bytes));
-        offer.setRestarted(true);
-      },
-      std::span<const iovec>(&attachment, 1));
-}
-
-inline void transfer_engine::restart_refused(task_id id, node_id target, std::uint64_t epoch,
-                                             const failure& why) {
-  {
-    held guard(lock_);
-    auto found = restarts_.find(id);
-    if (found == restarts_.end() || found->second.epoch != epoch || found->second.tried.back() != target)
-      return;
-    found->second.why += "; node " + to_string(target) + " does not restart it: " + why.what;
-  }
-  try_restart(id);
-}
-
-inline void transfer_engine::restarts_lost_on(node_id node, const std::string& why) {
-  std::vector<std::pair<task_id, std::uint64_t>> all;
-  {
-    held guard(lock_);
-    for (const auto& [id, each] : restarts_)
-      if (each.tried.back() == node) all.emplace_back(id, each.epoch);
-  }
-  for (auto& [id, epoch] : all) restart_refused(id, node, epoch, {make_error_code(errc::node_lost), why});
-}
-
-inline void transfer_engine::claim_granted(task_id id, std::uint64_t epoch, node_id claimant,
-                                           node_id source) {
-  // Before the claimant hears of it.
-  bool restarted = false;
-  node_id from = no_node;
-  {
-    held guard(lock_);
-    auto found = restarts_.find(id);
-    if (found == restarts_.end() || found->second.epoch != epoch) return;
-    const std::vector<node_id>& tried = found->second.tried;
-    restarted = (source == with_.home.here() || source == no_node) &&
-                std::find(tried.begin(), tried.end(), claimant) != tried.end();
-    from = found->second.from;
-    restarts_.erase(found); // otherwise it runs where the node that died had offered it
-  }
-  if (!restarted) return;
-  with_.home.processes().restarted(id);
-  if (with_.listener.restarted != nullptr) with_.listener.restarted(id, from, claimant);
-}
-
-// --- on the node that restarts it --------------------------------------------------------------------
-
-inline void transfer_engine::go_on_from_checkpoint(resident& task, std::uint64_t epoch,
-                                                   std::uint64_t generation) {
-  // What the task says from here on is new to everybody, also what it has said before its node died.
-  control_block& control = *task.control;
-  const std::uint64_t first = epoch << 32;
-  control.process.requests = control.process.first_number = control.forks = first;
-  ++control.restarts;
-  control.checkpoint = generation;
-  with_.carriers.restarted(task, first);
-}
-
-// --- nodes that cannot be reached --------------------------------------------------------------------
-
-inline void transfer_engine::doubt(node_id node, const std::string& why) {
-  // Its tasks may run there still. They are restarted when it is known to have died, and lost when that does not show.
-  if (ending_) return;
-  auto [at, fresh] =
-      doubts_.try_emplace(node, doubted{std::chrono::steady_clock::now() + with_.patience, why});
-  if (fresh) ask_whether_it_lives(node);
-}
-
-inline void transfer_engine::ask_whether_it_lives(node_id node) {
-  with_.loop.after(
-      std::min<std::chrono::milliseconds>(with_.patience / 8, std::chrono::seconds(1)), [this, node] {
-        auto found = doubts_.find(node);
-        if (found == doubts_.end() || ending_) return;
-        if (std::chrono::steady_clock::now() < found->second.until) {
-          // What it says to that does not matter, only whether it can be said.
-          send_message(with_.network, node, [](protocol::Message::Builder message) { message.initTest(0); });
-          ask_whether_it_lives(node);
-          return;
-        }
-        std::string why =
-            found->second.why + "; whether it has died is not known, so it was not restarted elsewhere";
-        doubts_.erase(found);
-        lose_all_on(node, false, why, true);
-      });
 }
 
 } // namespace migrate::detail

@@ -77,6 +77,8 @@ public:
   explicit transfer_engine(parts with) : with_(with) {
     movers_.start(2); // so that a short move does not wait for a long one
     receivers_.start(2);
+    keepers_.start(1);
+    finishers_.start(1);
   }
   ~transfer_engine() { stop(); }
 
@@ -150,6 +152,10 @@ private:
   void depart(resident& task);
   void offer_copy(resident& task);
   void checkpoint(resident& task);
+  void commit_checkpoint(carriage& c, const page_reader* copied);
+  void finish_checkpoint(const std::shared_ptr<carriage>& of) noexcept;
+  void checkpoint_failed(task_id task, const move_asker& asker, failure why) noexcept;
+  bool stop_checkpoint_rounds(resident& task, task_id id);
   void tell_checkpoint(task_id task, std::uint64_t epoch, std::uint64_t generation);
   void checkpoint_seen(task_id id, std::uint64_t epoch, std::uint64_t generation, bool accepted);
   void checkpoint_untold(node_id home, const failure& why);
@@ -187,6 +193,8 @@ private:
   std::shared_ptr<carriage> carriage_to(node_id target, task_id task, std::uint64_t epoch);
   void fail_carriages(node_id target, const std::string& why);
   void put_away(carriage& c, bool moved) noexcept;
+  void forget_carriage(carriage& c, bool moved) noexcept;
+  void drop_images(carriage& c) noexcept;
   void remove_images(task_id task) noexcept;
 
   void open_reception(task_id id, const std::shared_ptr<reception>& into);
@@ -259,6 +267,8 @@ private:
   std::atomic<bool> stopping_{false};
   write_tracker tracker_;
   background movers_;    // for carriages, whose targets they wait for
+  background keepers_;   // for rounds of checkpoints, which no move has to wait for
+  background finishers_; // for the last step of a checkpoint, which a move of its task waits for
   background receivers_; // for receptions, which wait for nobody elsewhere: two nodes may each wait for the other
   struct untold_checkpoint {
     task_id task;
@@ -291,3 +301,4 @@ inline constinit transfer_engine* this_engine = nullptr;
 #include <migrate/transfer/ahead.hpp>
 #include <migrate/transfer/receiving.hpp>
 #include <migrate/transfer/checkpoint.hpp>
+#include <migrate/transfer/restart.hpp>

@@ -14,12 +14,22 @@ inline bool transfer_engine::may_move(const resident& task, const move_asker& as
 
 inline bool transfer_engine::order(resident& task, task_id id, node_id target, move_asker asker, failure& refused,
                                    task_id copy, transfer how, bool checkpoint) {
+  const bool by_itself = asker.node == no_node && asker.told == nullptr && asker.reason == move_reason::asked;
+  if (!by_itself && !checkpoint) stop_checkpoint_rounds(task, id);
   {
     held guard(task.lock);
     if (task.id != id || task.state.load() == run_state::none) return false;
     if (task.move != nullptr && task.move->checkpoint) {
+      move_order& before = *task.move;
+      const bool in_rounds = before.carried != nullptr;
       if (task.state.load() == run_state::frozen) return false; // it is there again in a moment
-      if (task.move->asker.node == no_node) delete std::exchange(task.move, nullptr); // what is asked now goes first
+      if (in_rounds && !by_itself && (before.carried->captured || !checkpoint)) return false; // as soon
+      if (checkpoint && before.asker.node == no_node && may_move(task, asker)) {
+        before.asker = asker; // the checkpoint that is about to be made
+        if (in_rounds && asker.by == id) before.carried->hurry = true;
+        return true;
+      }
+      if (before.asker.node == no_node && !in_rounds) delete std::exchange(task.move, nullptr); // what is asked now goes first
     }
     if (task.move != nullptr) {
       refused = {make_error_code(errc::move_in_progress), "task " + to_string(task.id) + " is being moved to node " +
@@ -443,20 +453,24 @@ inline void transfer_engine::ended(resident& task) noexcept {
   task_id id = task.id;
   move_order* order = nullptr;
   {
+    held guard(task.lock);
+    order = std::exchange(task.move, nullptr);
+    task.state.store(run_state::none); // from here on nobody can ask it to move
+  }
+  {
     held guard(lock_);
     had_image |= images_.erase(id) > 0;
     sources_.erase(id);
     unsure_.erase(id);
   }
-  {
-    held guard(task.lock);
-    order = std::exchange(task.move, nullptr);
-    task.state.store(run_state::none); // from here on nobody can ask it to move
-  }
   if (order != nullptr && order->carried) {
-    order->carried->end();
-    had_image = had_image || order->carried->newest.valid();
-    put_away(*order->carried, false);
+    carriage& ahead = *order->carried;
+    ahead.task_ended = true;
+    ahead.end();
+    if (order->phase == move_phase::ahead)
+      forget_carriage(ahead, false); // whoever works on it removes its images
+    else
+      put_away(ahead, false);
   }
   scheduler::answered(task, want_move);
   scheduler::answered(task, want_end);
