@@ -46,10 +46,10 @@ inline void transfer_engine::offer_copy(resident& task) {
     task.move = nullptr;
   }
   delete &order;
-  with_.carriers.release(task, false);
   scheduler::answered(task, want_move);
   task.pins.fetch_add(1); // until it has heard: the answer comes to this node
   this_scheduler->thaw(task);
+  with_.carriers.release(task, false); // not before: mail that comes to a frozen task is held back until then
   if (refused.code) copy_settled(copy, refused);
 }
 
