@@ -5,7 +5,9 @@
 #include <migrate/rpc/hosts.capnp.h>
 #include <migrate/rpc/identity.hpp>
 #include <migrate/rpc/message_frame.hpp>
+#include <migrate/store/image.hpp>
 #include <migrate/transfer/offer_reader.hpp>
+#include <migrate/transfer/pages_reader.hpp>
 
 #include <capnp/pretty-print.h>
 #include <kj/string-tree.h>
@@ -15,6 +17,8 @@ using namespace migrate;
 namespace {
 
 constexpr std::size_t most_words = 1 << 12, most_attached = 1 << 14;
+
+const detail::region_number region(region_class::small, 3);
 
 const identity& own_identity() {
   static const identity mine = identity::of_this_process({1, 2});
@@ -37,6 +41,30 @@ void take(protocol::Message::Reader message, kj::ArrayPtr<const kj::byte> attach
     });
     volatile std::size_t seen = sum;
     static_cast<void>(seen);
+    if (!offered->manifest.empty()) static_cast<void>(image::parse(offered->manifest));
+    return;
+  }
+  case protocol::Message::RECEIVE: {
+    auto asked = detail::region_number::from_bits(message.getReceive().getRegion());
+    if (asked.valid() && detail::region_number::from_bits(asked.bits()) != asked) std::abort();
+    return;
+  }
+  case protocol::Message::PAGES: {
+    std::size_t sum = 0;
+    bool good = detail::for_each_range_ahead(
+        region, message.getPages(), attachment, [&](char* to, const kj::byte* from, std::size_t bytes) {
+          for (std::size_t i = 0; i < bytes; i += 512) sum += from[i];
+          if (to <= region.base() || to + bytes > region.base() + region.size()) std::abort();
+        });
+    volatile std::size_t seen = sum;
+    static_cast<void>(seen);
+    if (!good) throw error(errc::protocol, "pages outside their region");
+    return;
+  }
+  case protocol::Message::LAY: {
+    auto bytes = message.getLay().getManifest();
+    image laid = image::parse(std::as_bytes(std::span(bytes.begin(), bytes.size())));
+    if (!laid.valid() || image::parse(laid.encode()) != laid) std::abort();
     return;
   }
   case protocol::Message::HOST:
@@ -91,7 +119,6 @@ std::vector<migrate_fuzz::input> migrate_fuzz::seeds() {
     own_identity().write(hello.initIdentity());
   });
   one(16 + detail::page_size, [](protocol::Message::Builder out) {
-    detail::region_number region(region_class::small, 3);
     auto offer = out.initOffer();
     offer.setTask(task_id(node_id(1), 5, 0).bits());
     offer.setEpoch(4);
@@ -119,6 +146,28 @@ std::vector<migrate_fuzz::input> migrate_fuzz::seeds() {
   one(0, [](protocol::Message::Builder out) { out.initMove().setTarget(2); });
   one(0, [](protocol::Message::Builder out) { out.initRefusal().setWhat("no"); });
   one(0, [](protocol::Message::Builder out) { out.initEnded().setStatus(256); });
+  one(0, [](protocol::Message::Builder out) {
+    auto receive = out.initReceive();
+    receive.setTask(task_id(node_id(1), 5, 0).bits());
+    receive.setRegion(region.bits());
+  });
+  one(3 * detail::page_size, [](protocol::Message::Builder out) {
+    auto ahead = out.initPages();
+    ahead.setLast(true);
+    auto pages = ahead.initPages(2);
+    for (unsigned i : {0u, 1u}) {
+      pages[i].setAddress(region.address() + (2 + 4 * i) * detail::page_size);
+      pages[i].setCount(1 + i);
+    }
+  });
+  one(0, [](protocol::Message::Builder out) {
+    image made = detail::image_access::make(task_id(node_id(1), 5, 0), region, 2, {1, 2}, 1,
+                                            {{1, 5000, 7, 1, 0}, {2, 9000, 8, 2, 0}}, {{1, 1, 0, 0}, {7, 2, 1, 0}}, {});
+    std::vector<std::byte> bytes = made.encode();
+    out.initLay().setManifest(kj::arrayPtr(reinterpret_cast<const kj::byte*>(bytes.data()), bytes.size()));
+  });
+  one(0, [](protocol::Message::Builder out) { out.initCheckpointed().setGeneration(3); });
+  one(0, [](protocol::Message::Builder out) { out.initReady().setEpoch(1); });
   auto host = [&](auto&& fill) {
     one(0, [&](protocol::Message::Builder out) { fill(out.initHost().initAs<protocol::HostMessage>()); });
   };

@@ -323,9 +323,8 @@ struct Checkpoint {
   task @0 :UInt64;
   epoch @1 :UInt64;
   generation @2 :UInt64;
-  restarts @3 :Bool;
-  # Whether home is to restart the task from it when its node dies.
-  accepted @4 :Bool;
+  # 0: home is not to restart the task.
+  accepted @3 :Bool;
   # By home: the task is where it was.
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include <migrate/transfer/engine.hpp>
+#include <migrate/transfer/pages_reader.hpp>
 
 namespace migrate::detail {
 
@@ -100,24 +101,18 @@ inline void transfer_engine::on_pages(node_id source, protocol::PagesAhead::Read
   auto into = reception_of(id, source, message.getEpoch());
   if (into == nullptr) return; // its source has been told, or has been lost
   fault_point("target.pages");
-  const kj::byte* next = attachment.begin();
-  char* base = into->region.base();
-  const std::size_t size = into->region.size();
-  for (auto range : message.getPages()) {
-    std::size_t at = range.getAddress() - into->region.address();
-    std::size_t bytes = std::size_t{range.getCount()} * page_size;
-    if (at % page_size != 0 || at < page_size || at > size || bytes > size - at ||
-        bytes > static_cast<std::size_t>(attachment.end() - next)) {
-      drop_reception(id);
-      refuse(source, id, message.getEpoch(),
-             {make_error_code(errc::protocol), "pages came that lie outside their region"});
-      return;
-    }
-    constexpr std::size_t worth = 16 * page_size; // one call for many faults
-    if (bytes >= worth) populate(base + at, bytes);
-    std::memcpy(base + at, next, bytes);
-    next += bytes;
-    into->end = std::max(into->end, base + at + bytes);
+  bool good = for_each_range_ahead(into->region, message, attachment,
+                                   [&](char* to, const kj::byte* from, std::size_t bytes) {
+                                     constexpr std::size_t worth = 16 * page_size; // one call for many faults
+                                     if (bytes >= worth) populate(to, bytes);
+                                     std::memcpy(to, from, bytes);
+                                     into->end = std::max(into->end, to + bytes);
+                                   });
+  if (!good) {
+    drop_reception(id);
+    refuse(source, id, message.getEpoch(),
+           {make_error_code(errc::protocol), "pages came that lie outside their region"});
+    return;
   }
   if (message.getLast()) tell_ready(*into, id);
 }
