@@ -215,6 +215,8 @@ private:
   detail::pipe_home pipe_home_;
   std::optional<detail::signal_office> signals_;
   detail::carrier_table carriers_;
+  peer_options pages_network_; // until the office has it
+  std::optional<detail::page_office> pages_;
   std::optional<detail::transfer_engine> engine_;
   std::optional<detail::sleepers> sleepers_;
   std::optional<detail::sleepers> timers_; // of those that may run meanwhile

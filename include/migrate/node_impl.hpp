@@ -72,6 +72,13 @@ struct node_calls {
         return this_engine->moves_in_rounds(task, random);
       },
       .move_soon = moving::move_soon,
+      .residual =
+          [](residual_dependency& on) {
+            node_heap_scope scope;
+            auto found = this_node->pages_->residual(current_task()->id);
+            if (found) on = *found;
+            return found.has_value();
+          },
       .checkpoint = checkpointing::checkpoint,
       .checkpoint_me = checkpointing::checkpoint_me,
       .fork_me = forking::fork_me,
@@ -130,13 +137,23 @@ struct node_calls {
     this_node->events_.add({cluster_event::kind::restarted, from, on, task, {}, "node " + to_string(from) + " has died", 0});
   }
 
+  static void memory_is_lost(resident& task, const char* why) noexcept { faulted(this_node, task, errc::node_lost, why); }
+
   static constexpr move_listener listener{.moved = moved, .failed = move_failed, .not_gone = not_gone,
-                                          .restarted = restarted};
+                                          .restarted = restarted, .memory_lost = memory_is_lost};
+
+  static void memory_whole(task_id task) noexcept { this_engine->memory_whole(task); }
+  static void memory_losing(task_id task, node_id source) noexcept { this_engine->memory_losing(task, source); }
+  static void memory_lost(task_id task) noexcept { this_engine->memory_lost(task); }
 
   static void serve(void* owner, resident& task) noexcept { static_cast<node*>(owner)->engine_->serve(task); }
 
   static void finished(void* owner, resident& task) noexcept {
     node& here = *static_cast<node*>(owner);
+    if (task.lost_from.load() != no_node) { // whatever it made of memory that was not there
+      faulted(owner, task, errc::node_lost, here.engine_->why_lost(task).c_str());
+      return;
+    }
     if (task.id.home() == here.id_ && ended_by_exception(task.control->outcome, task.control->process.status))
       here.report_exception(task.id, task.control->name, task.control->outcome_bytes, task.control->outcome_size);
     here.engine_->ended(task);
@@ -195,6 +212,7 @@ inline node::node(node_options options) : options_(std::move(options)) {
   with.self = identity::of_this_process({id.high, id.low});
   with.limits.silence = std::chrono::milliseconds(options_.keepalive_ms);
   if (!options_.credentials.empty()) with.security = credentials::in(options_.credentials);
+  pages_network_ = with;
   network_.emplace(loop_, std::move(with), static_cast<peer_listener&>(*this));
   detail::this_node = this;
   try {
@@ -361,10 +379,13 @@ inline void node::set_tables() {
   set_file_tables();
   programs_.emplace(loop_);
   carriers_.add(detail::program_carrier);
+  pages_.emplace(detail::page_office::parts{id_, cluster_, std::move(pages_network_), *scanner_, options_.push_rest,
+                                            &detail::node_calls::memory_whole, &detail::node_calls::memory_losing,
+                                            &detail::node_calls::memory_lost});
   engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
                                                  carriers_, departed_, boot, options_.most_inline, options_.moves_by,
                                                  detail::node_calls::listener, loop_,
-                                                 std::chrono::milliseconds(options_.keepalive_ms) * 6});
+                                                 std::chrono::milliseconds(options_.keepalive_ms) * 6, *pages_});
   eviction_.emplace(*home_, *engine_, members_);
   detail::this_eviction = &*eviction_;
   detail::home_services.set(detail::service::cluster, &node::serve_cluster);
@@ -513,6 +534,7 @@ inline std::vector<std::string> node::sibling_arguments() const {
   add("torture", std::to_string(options_.torture) + ":" + std::to_string(options_.seed));
   add("inline", std::to_string(options_.most_inline));
   add("transfer", std::string(name_of(options_.moves_by)));
+  add("push", options_.push_rest ? "1" : "0");
   add("keepalive", std::to_string(options_.keepalive_ms));
   add("checkpoint", detail::seconds_text(options_.checkpoint_ms));
   add("policy", placement_policy_names[static_cast<std::size_t>(options_.policy)]);
@@ -738,7 +760,7 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   }
   case protocol::Message::STATISTICS: {
     byte_writer bytes;
-    bytes.put(engine_->recorder().read());
+    bytes.put(engine_->statistics());
     answer reply;
     reply.bytes = {bytes.bytes().data(), bytes.bytes().size()};
     send_answer(*network_, peer, message.getStatistics().getCall(), reply);
@@ -838,7 +860,7 @@ inline void node::on_refused(const std::string& peer, const error& reason) {
 }
 
 inline move_statistics node::statistics() {
-  move_statistics all = engine_->recorder().read();
+  move_statistics all = engine_->statistics();
   for (node_id other : members_.all()) {
     if (other == id_) continue;
     detail::called made = detail::call_node(other, [](protocol::Message::Builder message, std::uint64_t call) {

@@ -27,7 +27,7 @@ namespace {
 bool torture() { return std::getenv("MIGRATE_TORTURE") != nullptr; }
 
 constexpr transfer strategies[] = {transfer::flush, transfer::full_copy, transfer::pre_copy,
-                                   transfer::pre_flush};
+                                   transfer::on_reference, transfer::pre_flush};
 
 node_id other_than(node_id one, std::size_t which = 0) {
   std::vector<node_id> all = nodes();

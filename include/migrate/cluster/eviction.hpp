@@ -232,6 +232,11 @@ inline void eviction::wait(clock::time_point deadline) {
         changed_.notify_all();
       });
   }
+  while (engine_.keeps_memory() && clock::now() < deadline && !cancelled_) { // of tasks that have left
+    engine_.push_memory();
+    std::unique_lock guard(lock_);
+    changed_.wait_for(guard, tick);
+  }
   while (!home_.all_ends_seen() && clock::now() < deadline && !cancelled_) {
     std::unique_lock guard(lock_);
     changed_.wait_for(guard, std::chrono::milliseconds(1));

@@ -31,6 +31,7 @@ struct node_options {
   std::uint64_t seed = 1;        // of torture
   std::size_t most_inline = 64 * 1024; // bytes of dirty pages that travel in the offer, not through the store
   transfer moves_by = transfer::flush; // how tasks' memory moves, unless the task or the move says otherwise
+  bool push_rest = true; // of a task's memory that on-reference has left behind; otherwise it goes when it is touched, or asked for
   unsigned keepalive_ms = 10'000;      // a node silent for so long is lost
   unsigned checkpoint_ms = 0;          // between checkpoints of tasks that are to be restarted when their node dies; 0: none
   bool usage = false;                  // count what tasks use from their start, not from when they first ask
@@ -64,7 +65,9 @@ inline constexpr const char* node_options_help =
     "  --migrate-torture=K[:SEED]  move every task at every K-th call into the library\n"
     "  --migrate-keepalive=MS      a node that is silent for so long is lost (10000)\n"
     "  --migrate-inline=BYTES      most dirty pages that travel in a move's offer (65536)\n"
-    "  --migrate-transfer=HOW      how a task's memory moves: flush, full-copy, pre-copy, pre-flush or auto (flush)\n"
+    "  --migrate-transfer=HOW      how a task's memory moves: flush, full-copy, pre-copy, on-reference,\n"
+    "                              pre-flush or auto (flush)\n"
+    "  --migrate-push=0            what on-reference leaves behind is sent only when it is touched\n"
     "  --migrate-checkpoint=SECONDS  commit an image of each recoverable task every so many seconds (0: never)\n"
     "  --migrate-usage             count what tasks use from their start on\n"
     "  --migrate-signals           signals to this process, such as Ctrl-C, go to the tasks in the foreground\n"
@@ -126,13 +129,13 @@ inline transfer parse_transfer(std::string_view text) {
   if (std::optional<transfer> named = transfer_named(text); named && *named != transfer::by_default) return *named;
   throw error(std::make_error_code(std::errc::invalid_argument),
               "--migrate-transfer: '" + std::string(text) +
-                  "' is none of flush, full-copy, pre-copy, pre-flush, auto and random");
+                  "' is none of flush, full-copy, pre-copy, on-reference, pre-flush, auto and random");
 }
 
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
                                                     "credentials", "torture", "keepalive", "checkpoint", "inline", "quiet",  "usage",
                                                     "signals", "reopen-files", "shared-offset", "control",
-                                                    "policy", "hosts", "host-database", "transfer"};
+                                                    "policy", "hosts", "host-database", "transfer", "push"};
 // Those that the environment may set; the command line has more: helper, grant, and help.
 
 inline void set_option(node_options& into, std::string_view name, std::string_view value) {
@@ -156,6 +159,8 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
     into.most_inline = parse_number<std::size_t>(name, value);
   else if (name == "transfer")
     into.moves_by = parse_transfer(value);
+  else if (name == "push")
+    into.push_rest = value != "0";
   else if (name == "usage")
     into.usage = value != "0";
   else if (name == "reopen-files")

@@ -25,6 +25,7 @@
 #include <migrate/file/shared_calls.hpp>
 #include <migrate/file/streams.hpp>
 #include <migrate/home/signal_delivery.hpp>
+#include <migrate/task/presence.hpp>
 
 namespace migrate::detail::files {
 
@@ -154,7 +155,7 @@ inline long read(int fd, void* into, std::size_t bytes) {
   if (is_home_pipe(from)) return read_home_pipe(*from, into, bytes);
   if (is_stream(from)) 
     return from->stream == 0 ? unless_interrupted([&] { return stream_read(into, bytes); }) : -EBADF;
-  return when_ready(fd, EPOLLIN, [&](open_file& file) { return ::read(file.kernel, into, bytes); });
+  return when_ready(fd, EPOLLIN, [&](open_file& file) { return make_present(into, bytes), ::read(file.kernel, into, bytes); });
 }
 
 inline long readv(int fd, const iovec* parts, int count) {
@@ -162,12 +163,12 @@ inline long readv(int fd, const iovec* parts, int count) {
   open_file* from = descriptors::find(fd);
   if (is_shared(from) || is_home_pipe(from) || is_stream(from))
     return read_parts(parts, count, [&](void* into, std::size_t bytes) { return read(fd, into, bytes); });
-  return when_ready(fd, EPOLLIN, [&](open_file& file) { return ::readv(file.kernel, parts, count); });
+  return when_ready(fd, EPOLLIN, [&](open_file& file) { return make_present(parts, count), ::readv(file.kernel, parts, count); });
 }
 
 inline long pread(int fd, void* into, std::size_t bytes, off_t at) {
   safe_point();
-  return when_ready(fd, EPOLLIN, [&](open_file& file) { return ::pread(file.kernel, into, bytes, at); });
+  return when_ready(fd, EPOLLIN, [&](open_file& file) { return make_present(into, bytes), ::pread(file.kernel, into, bytes, at); });
 }
 
 inline long told(long done) {
@@ -193,6 +194,7 @@ inline long write_silently(int fd, const void* from, std::size_t bytes) {
     open_file* file = nullptr;
     long wrote = when_ready(fd, EPOLLOUT, [&](open_file& to) {
       file = &to;
+      make_present(static_cast<const char*>(from) + done, bytes - done);
       return ::write(to.kernel, static_cast<const char*>(from) + done, bytes - done);
     });
     if (wrote < 0) return done > 0 ? static_cast<long>(done) : wrote;
@@ -212,7 +214,7 @@ inline long writev(int fd, const iovec* parts, int count) {
   if (file == nullptr) return -EBADF;
   if (count < 0 || count > IOV_MAX) return -EINVAL;
   if (file->kind == open_kind::file && !is_shared(file))
-    return told(when_ready(fd, EPOLLOUT, [&](open_file& to) { return ::writev(to.kernel, parts, count); }));
+    return told(when_ready(fd, EPOLLOUT, [&](open_file& to) { return make_present(parts, count), ::writev(to.kernel, parts, count); }));
   std::string whole; // in one piece: up to PIPE_BUF bytes stay together, and an offset is asked for once
   for (int i = 0; i < count; ++i) whole.append(static_cast<const char*>(parts[i].iov_base), parts[i].iov_len);
   return write(fd, whole.data(), whole.size());
@@ -220,7 +222,7 @@ inline long writev(int fd, const iovec* parts, int count) {
 
 inline long pwrite(int fd, const void* from, std::size_t bytes, off_t at) {
   safe_point();
-  return when_ready(fd, EPOLLOUT, [&](open_file& file) { return ::pwrite(file.kernel, from, bytes, at); });
+  return when_ready(fd, EPOLLOUT, [&](open_file& file) { return make_present(from, bytes), ::pwrite(file.kernel, from, bytes, at); });
 }
 
 inline long lseek(int fd, off_t to, int whence) {

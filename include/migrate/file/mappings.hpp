@@ -13,6 +13,7 @@
 
 #include <migrate/file/file_calls.hpp>
 #include <migrate/memory/address_plan.hpp>
+#include <migrate/task/presence.hpp>
 
 namespace migrate::detail::files {
 
@@ -28,6 +29,7 @@ inline long fill_from(int fd, char* into, std::size_t bytes, off_t offset) {
   if (file->kind != open_kind::file || ::fstat(file->kernel, &status) != 0 || S_ISDIR(status.st_mode)) return -ENODEV;
   if ((file->flags & O_ACCMODE) == O_WRONLY) return -EACCES;
   for (std::size_t done = 0; done < bytes;) {
+    make_present(into + done, bytes - done);
     long got = result(::pread(file->kernel, into + done, bytes - done, offset + static_cast<off_t>(done)));
     if (got == -EINTR) continue;
     if (got < 0) return got;

@@ -14,6 +14,7 @@
 
 #include <migrate/file/file_calls.hpp>
 #include <migrate/file/path.hpp>
+#include <migrate/task/presence.hpp>
 
 namespace migrate::detail::files {
 
@@ -43,7 +44,7 @@ inline long symlink(const char* target, const char* path) {
   return with_path(path, [&](const char* at) { return ::symlink(target, at); });
 }
 inline long readlink(const char* path, char* into, std::size_t bytes) {
-  return with_path(path, [&](const char* at) { return ::readlink(at, into, bytes); });
+  return with_path(path, [&](const char* at) { return make_present(into, bytes), ::readlink(at, into, bytes); });
 }
 inline long unlink(const char* path) { return with_path(path, ::unlink); }
 inline long rename(const char* from, const char* to) { return with_paths(from, to, ::rename); }

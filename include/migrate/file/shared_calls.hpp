@@ -17,6 +17,7 @@
 #include <migrate/file/descriptors.hpp>
 #include <migrate/file/file_services.hpp>
 #include <migrate/file/shared_offset.hpp>
+#include <migrate/task/presence.hpp>
 
 namespace migrate::detail::files {
 
@@ -33,6 +34,7 @@ inline bool is_shared(const open_file* file) noexcept { return file != nullptr &
 inline long write_all_at(int kernel, const char* from, std::size_t bytes, off_t at) {
   std::size_t done = 0;
   while (done < bytes) {
+    make_present(from + done, bytes - done);
     long wrote = result(::pwrite(kernel, from + done, bytes - done, at + static_cast<off_t>(done)));
     if (wrote == -EINTR) continue;
     if (wrote <= 0) return done > 0 ? static_cast<long>(done) : wrote;
@@ -65,6 +67,7 @@ inline long shared_read(int fd, void* into, std::size_t bytes) {
   if ((file->flags & O_ACCMODE) == O_WRONLY) return -EBADF;
   if (file->shared.way == offset_sharing::token)
     return use_token(fd, [&](open_file& from, std::int64_t& at) {
+      make_present(into, bytes);
       long got = result(::pread(from.kernel, into, bytes, at));
       if (got > 0) at += got;
       return got;
@@ -76,6 +79,7 @@ inline long shared_read(int fd, void* into, std::size_t bytes) {
   if (mine.failed < 0 || mine.bytes == 0) return mine.failed;
   file = descriptors::find(fd);
   if (file == nullptr) return -EBADF;
+  make_present(into, static_cast<std::size_t>(mine.bytes));
   return result(::pread(file->kernel, into, static_cast<std::size_t>(mine.bytes), mine.at));
 }
 
@@ -102,6 +106,7 @@ inline long shared_write(int fd, const void* from, std::size_t bytes) {
     return use_token(fd, [&](open_file& to, std::int64_t& at) {
       long wrote = 0;
       if (appends(to)) {
+        make_present(data, bytes);
         wrote = result(::write(to.kernel, data, bytes));
         if (wrote > 0) at = ::lseek(to.kernel, 0, SEEK_CUR);
       } else {
@@ -111,6 +116,7 @@ inline long shared_write(int fd, const void* from, std::size_t bytes) {
       return wrote;
     });
   if (appends(*file)) {
+    make_present(data, bytes);
     long wrote = result(::write(file->kernel, data, bytes));
     if (wrote > 0) the_files->step_offset(file->shared, {offset_step::set, ::lseek(file->kernel, 0, SEEK_CUR), 0}, next_request());
     return wrote;

@@ -14,6 +14,7 @@
 #include <sys/un.h>
 
 #include <migrate/file/file_calls.hpp>
+#include <migrate/task/presence.hpp>
 
 namespace migrate::detail::files {
 
@@ -98,6 +99,7 @@ inline long send(int fd, const void* from, std::size_t bytes, int flags, const s
   open_file* file = descriptors::find(fd);
   if (is_home_pipe(file)) return flags == 0 && to == nullptr ? write(fd, from, bytes) : -EOPNOTSUPP;
   long done = when_ready(fd, EPOLLOUT, [&](open_file& out) {
+    make_present(from, bytes);
     return ::sendto(out.kernel, from, bytes, flags | MSG_NOSIGNAL, to, size);
   });
   return (flags & MSG_NOSIGNAL) != 0 ? done : told(done);
@@ -107,7 +109,7 @@ inline long receive(int fd, void* into, std::size_t bytes, int flags, sockaddr* 
   safe_point();
   open_file* file = descriptors::find(fd);
   if (is_home_pipe(file)) return flags == 0 ? read(fd, into, bytes) : -EOPNOTSUPP;
-  return when_ready(fd, EPOLLIN, [&](open_file& in) { return ::recvfrom(in.kernel, into, bytes, flags, from, size); });
+  return when_ready(fd, EPOLLIN, [&](open_file& in) { return make_present(into, bytes), ::recvfrom(in.kernel, into, bytes, flags, from, size); });
 }
 
 } // namespace migrate::detail::files

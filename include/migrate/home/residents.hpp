@@ -112,6 +112,8 @@ inline resident& residents::enter(task_id id, std::uint64_t epoch, control_block
     task->anything_in.store(false, std::memory_order_relaxed);
     task->move = nullptr;
     task->open_call = 0;
+    task->hides_pages.store(false, std::memory_order_relaxed);
+    task->lost_from.store(no_node, std::memory_order_relaxed);
     task->state.store(state, std::memory_order_relaxed);
     task->id = id;
   }

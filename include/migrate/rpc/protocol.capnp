@@ -157,6 +157,40 @@ struct Message {
     # To the task's home: that generation is committed.
     checkpointSeen @42 :Checkpoint;
     # From home.
+
+    reference @43 :Reference;
+    # Between page offices (transfer/page_office.hpp), where nothing else is said. Attachment: the pages.
+  }
+}
+
+struct Reference {
+  # Of the memory of a task that has moved and left it behind.
+  task @0 :UInt64;
+  number @1 :UInt64;
+  # Of the move, as the node that has the memory counts them.
+  union {
+    # To where the memory is:
+    greeting @2 :Void;
+    # Answered by `greeting`.
+    fetch @3 :UInt64;
+    # The address of a page, which goes before all others.
+    push @4 :Void;
+    # All else is to be sent, from the beginning.
+    seen @5 :UInt32;
+    # Bytes that were pushed and lie where they belong.
+    done @6 :Void;
+    # Nothing more is wanted.
+
+    # To where the task is:
+    pages @7 :List(Pages);
+    nothing @8 :UInt64;
+    # That page has zeros.
+    rest @9 :UInt64;
+    # Bytes that will be pushed.
+    all @10 :Void;
+    # What did not come has zeros.
+    unknown @11 :Void;
+    # There is no such memory.
   }
 }
 
@@ -305,6 +339,12 @@ struct Offer {
   # The image is not what the memory is based on, but what the store has of the task.
   restarted @13 :Bool;
   # By its home, from a checkpoint: the node that it was on has died.
+  officePort @14 :UInt16;
+  # Of the source's page office, which keeps the rest of the memory; zero: all has come.
+  missingFrom @15 :UInt64;
+  missingTo @16 :UInt64;
+  # Where that rest lies, but for the pages that came.
+  officeNumber @17 :UInt64;
 }
 
 struct OfferRefusal {

@@ -78,6 +78,11 @@ inline void fault_guard::describe(char* text, std::size_t size, resident& task, 
   char name[64];
   name_of(name, sizeof name, task);
   region_number region = region_of(address);
+  if (node_id source = task.lost_from.load(); source != no_node && region == control.region) {
+    why = errc::node_lost;
+    std::snprintf(text, size, "%s touched memory that was still on node %u, which was lost", name, number(source));
+    return;
+  }
   if (region == control.region && address < control.stack_top()) {
     why = errc::stack_overflow;
     std::snprintf(text, size,

@@ -46,6 +46,8 @@ struct resident {
   std::atomic<letter*> in_hand{nullptr}; // that letter, given by whoever ended the park
   move_order* move = nullptr;
   std::uint64_t open_call = 0; // the forwarded call whose answer the task waits for
+  std::atomic<bool> hides_pages{false}; // from the kernel: see presence.hpp
+  std::atomic<node_id> lost_from{no_node}; // that had some of the task's memory, and is lost: the task must end
 };
 // Records are recycled but never freed, so a late wake() through a stale pointer finds some task's
 // record and at worst wakes it for nothing; every wait in the library looks at its condition again.

@@ -11,6 +11,7 @@
 #include <migrate/memory/address_plan.hpp>
 #include <migrate/task/control_block.hpp>
 #include <migrate/task/outcome.hpp>
+#include <migrate/task/residual.hpp>
 #include <migrate/task/resident.hpp>
 #include <migrate/task/transfer.hpp>
 
@@ -65,6 +66,8 @@ struct services {
   // Whether the task would go on for a while when it is to be moved.
   void (*move_soon)(node_id target) noexcept;
   // The running task, which goes on meanwhile. Nobody hears what comes of it.
+  bool (*residual)(residual_dependency& on);
+  // Of the running task; false: none.
   failure (*checkpoint)(task_id task);
   // Returns when the task's home knows of its new image, or with the reason why there is none.
   failure (*checkpoint_me)(bool& restarted);

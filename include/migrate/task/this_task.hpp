@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -94,6 +95,15 @@ inline node_id node() {
   return detail::the_services->here();
 }
 // Where the task is now: the next safe point may change it.
+
+inline std::optional<residual_dependency> residual() {
+  detail::self();
+  residual_dependency on;
+  if (!detail::node_services().residual(on)) return std::nullopt;
+  return on;
+}
+// On which other node the calling task still has memory, and how much: until the pages that transfer::on_reference has
+// left behind have followed. None: it depends on no node but this one (and its home). No safe point.
 
 inline std::uint64_t moves() { return detail::self().control->moves; }
 // How often the task has moved so far.

@@ -13,13 +13,14 @@ enum class transfer : std::uint8_t {
   flush,        // freeze, write what is dirty to the image, run from the image (Sprite)
   full_copy,    // freeze, send all that is alive straight to the target, run (LOCUS, Charlotte)
   pre_copy,     // send while it runs, again what it wrote meanwhile, freeze for the rest (V)
+  on_reference, // freeze, send what it needs to run, run; the rest follows, first what is touched (Accent)
   pre_flush,    // write to the image while it runs, lay it out on the target, freeze for the rest
   automatic, // whichever the measured rates of writing and of the ways to the target make the shortest freeze
   random,    // another one for each move: for tests
 };
 
-inline constexpr std::string_view transfer_names[] = {"default",  "flush",     "full-copy", "pre-copy",
-                                                      "pre-flush", "auto",      "random"};
+inline constexpr std::string_view transfer_names[] = {"default",      "flush",     "full-copy", "pre-copy",
+                                                      "on-reference", "pre-flush", "auto",      "random"};
 
 inline constexpr std::string_view name_of(transfer which) noexcept {
   return transfer_names[static_cast<std::size_t>(which)];

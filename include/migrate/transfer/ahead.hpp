@@ -22,6 +22,7 @@ inline const strategy* transfer_engine::strategy_of(transfer which) noexcept {
       {transfer::flush, false, nullptr, true},
       {transfer::full_copy, false, &transfer_engine::carry_straight, false},
       {transfer::pre_copy, true, &transfer_engine::carry_straight, false},
+      {transfer::on_reference, false, nullptr, false}, // see on_reference.hpp
       {transfer::pre_flush, true, &transfer_engine::carry_by_image, true},
   };
   for (const strategy& each : table)
@@ -36,13 +37,15 @@ inline transfer transfer_engine::wanted(const resident& task, transfer asked) co
   if (how == transfer::by_default) how = with_.moves_by;
   if (how == transfer::random) {
     std::uint64_t x = (task.id.bits() ^ task.epoch * 0x9e37'79b9'7f4a'7c15u) * 0xbf58'476d'1ce4'e5b9u;
-    constexpr transfer all[] = {transfer::flush, transfer::full_copy, transfer::pre_copy, transfer::pre_flush,
-                                transfer::automatic};
+    constexpr transfer all[] = {transfer::flush,        transfer::full_copy, transfer::pre_copy,
+                                transfer::on_reference, transfer::pre_flush, transfer::automatic};
     how = all[(x >> 32) % std::size(all)];
   }
+  // A checkpoint is of no use to a task that depends on a second node.
+  if (how == transfer::on_reference && task.control->recoverable) how = transfer::flush;
   // A region that others have on other nodes is not laid out before it is known to be free there.
   if (task.control->shares_region) how = transfer::flush;
-  if (with_.images == nullptr && how != transfer::pre_copy) how = transfer::full_copy;
+  if (with_.images == nullptr && how != transfer::pre_copy && how != transfer::on_reference) how = transfer::full_copy;
   return how;
 }
 
@@ -398,6 +401,7 @@ inline void transfer_engine::remove_images(task_id task) noexcept {
 
 inline void transfer_engine::stop() noexcept {
   stopping_ = true;
+  with_.pages.stop();
   std::vector<std::shared_ptr<carriage>> all;
   {
     held guard(lock_);

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include <migrate/task/codec.hpp>
@@ -11,6 +12,8 @@
 #include <migrate/task/services.hpp>
 
 namespace migrate::detail {
+
+using memory_visitor = const std::function<void(const void* address, std::size_t bytes)>&;
 
 struct carrier {
   const char* name;
@@ -34,6 +37,8 @@ struct carrier {
   // what cannot be part of a checkpoint.
   void (*restarted)(resident& task, std::uint64_t from) = nullptr;
   // On the target after restore(), of a task that goes on from a checkpoint: it numbers what it says from there on.
+  void (*look)(resident& task, memory_visitor visit) = nullptr;
+  // On the source: visits what of the task's memory restore() and release() look at on the target, which must be there.
 };
 // Follows Sprite's table of migration modules (Douglis and Ousterhout 1991, section 4): the engine runs
 // the table and knows no module. A new kind of state adds an entry and its test.
@@ -96,6 +101,11 @@ public:
   void refused(task_id task, std::uint64_t epoch) const noexcept {
     for (std::size_t i = 0; i < count_; ++i)
       if (entries_[i].refused != nullptr) entries_[i].refused(task, epoch);
+  }
+
+  void look(resident& task, memory_visitor visit) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (entries_[i].look != nullptr) entries_[i].look(task, visit);
   }
 
   void release(resident& task, bool moved) const noexcept {

@@ -37,7 +37,7 @@ inline constexpr carrier usage_carrier{
 inline constexpr carrier file_carrier{"files", 1, file_carrying::prepare, file_carrying::encapsulate,
                                       file_carrying::restore, file_carrying::release, file_carrying::copy,
                                       file_carrying::restore_copy, file_carrying::refused,
-                                      file_carrying::checkpoint, file_carrying::restarted};
+                                      file_carrying::checkpoint, file_carrying::restarted, file_carrying::look};
 // What the task has open.
 
 inline constexpr carrier signal_carrier{
@@ -51,7 +51,10 @@ inline constexpr carrier signal_carrier{
       else
         this_signals->go_on(task);
     },
-    nullptr, nullptr, nullptr, nullptr, [](resident& task, std::uint64_t) { this_signals->restarted(task); }};
+    nullptr, nullptr, nullptr, nullptr, [](resident& task, std::uint64_t) { this_signals->restarted(task); },
+    [](resident& task, memory_visitor visit) {
+      if (const signal_state* state = task.control->process.signals) visit(state, sizeof *state);
+    }};
 // What is pending, and the number of the last that came. Handlers, mask and timers lie in the region.
 
 inline failure let_programs_go(resident& task) {
@@ -74,6 +77,9 @@ inline constexpr carrier program_carrier{
     "programs", 1, let_programs_go, [](resident&, byte_writer&) {}, [](resident&, byte_reader&) {},
     [](resident& task, bool moved) noexcept {
       if (moved && task.control != nullptr && task.control->process.programs != nullptr) this_programs->task_gone(task.id);
+    },
+    nullptr, nullptr, nullptr, nullptr, nullptr, [](resident& task, memory_visitor visit) {
+      if (const program_list* mine = task.control->process.programs) visit(mine, sizeof *mine);
     }};
 // What the task runs. See above.
 

@@ -26,6 +26,7 @@
 #include <migrate/transfer/fault_point.hpp>
 #include <migrate/transfer/memory.hpp>
 #include <migrate/transfer/move_order.hpp>
+#include <migrate/transfer/page_office.hpp>
 #include <migrate/transfer/statistics.hpp>
 #include <migrate/transfer/strategy.hpp>
 
@@ -42,6 +43,8 @@ struct move_listener {
   // While the node is closed: a task has come to run here, or does not get away; `why` is empty when no move was tried.
   void (*restarted)(task_id task, node_id from, node_id on) noexcept = nullptr;
   // At home: the node that it was on has died, and it is about to go on from its last checkpoint.
+  void (*memory_lost)(resident& task, const char* why) noexcept = nullptr;
+  // Frozen here: it is to end with errc::node_lost.
 };
 
 class transfer_engine {
@@ -72,6 +75,7 @@ public:
     move_listener listener;
     event_loop& loop;
     std::chrono::milliseconds patience; // with a node that cannot be reached and has tasks with checkpoints
+    page_office& pages;
   };
 
   explicit transfer_engine(parts with) : with_(with) {
@@ -138,6 +142,18 @@ public:
   // Call numbers with this bit are claims: the rest is the task. Node numbers are below 32,768.
 
   move_recorder& recorder() noexcept { return recorder_; }
+  move_statistics statistics();
+
+  bool keeps_memory() const noexcept { return with_.pages.kept() > 0; }
+  // Of tasks that run elsewhere.
+  void push_memory() { with_.pages.push_all(); }
+
+  std::string why_lost(const resident& task) const;
+  // Of a task whose lost_from says so.
+  void memory_whole(task_id task) noexcept;
+  void memory_losing(task_id task, node_id source) noexcept;
+  void memory_lost(task_id task) noexcept;
+  // See page_office.
 
   transfer wanted(const resident& task, transfer asked) const noexcept;
   // How the task is to be moved when that is asked for.
@@ -150,6 +166,11 @@ public:
 private:
   static bool may_move(const resident& task, const move_asker& asker) noexcept;
   void depart(resident& task);
+  bool departs_by_reference(resident& task);
+  void depart_by_reference(resident& task, byte_writer&& bundle);
+  bool waits_for_memory(resident& task);
+  void end_without_memory(resident& task) noexcept;
+  void lay_out_by_reference(arrival& from, task_id id);
   void offer_copy(resident& task);
   void checkpoint(resident& task);
   void commit_checkpoint(carriage& c, const page_reader* copied);
@@ -302,3 +323,4 @@ inline constinit transfer_engine* this_engine = nullptr;
 #include <migrate/transfer/receiving.hpp>
 #include <migrate/transfer/checkpoint.hpp>
 #include <migrate/transfer/restart.hpp>
+#include <migrate/transfer/on_reference.hpp>

@@ -21,6 +21,7 @@
 #include <migrate/task/codec.hpp>
 #include <migrate/task/control_block.hpp>
 #include <migrate/task/services.hpp>
+#include <migrate/transfer/carrier.hpp>
 #include <migrate/transfer/move_order.hpp>
 #include <migrate/transfer/reopening.hpp>
 
@@ -237,6 +238,17 @@ inline void restore_copy(resident& child, byte_reader& in) {
       each->inode = 0;
     }
   read_files(table, true, in);
+}
+
+inline void look(resident& task, memory_visitor visit) {
+  const file_table* table = table_of(task);
+  if (table == nullptr) return;
+  visit(table, sizeof *table);
+  visit(table->files.data(), table->files.size() * sizeof(open_file*));
+  for (const open_file* each : table->files) {
+    visit(each, sizeof *each);
+    visit(each->path.data(), each->path.size() + 1);
+  }
 }
 
 inline void refused(task_id task, std::uint64_t epoch) noexcept { this_passing->discard({task, epoch}); }

@@ -55,6 +55,7 @@ inline void transfer_engine::on_node_lost(node_id node, bool process_is_gone, co
     with_.home.died(node);
   }
   checkpoint_untold(node, {make_error_code(errc::home_unreachable), "its home was lost: " + why});
+  with_.pages.node_lost(node);
   restarts_lost_on(node, why);
   fail_carriages(node, why);
   drop_receptions(node);

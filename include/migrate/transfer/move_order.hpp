@@ -66,6 +66,9 @@ struct arrival {
   std::shared_ptr<reception> ahead; // pages that lie there already
   bool unlaid = false;              // the image is only to be known
   bool restarted = false; // by its home, from a checkpoint
+  std::uint16_t office_port = 0; // of the page office that keeps the rest of the memory; 0: there is none
+  std::uint64_t office_number = 0;
+  std::uintptr_t missing_from = 0, missing_to = 0;
 };
 
 struct move_order {
@@ -81,6 +84,10 @@ struct move_order {
   std::size_t bytes = 0;                        // of dirty pages
   task_id copy;                                 // valid: the task stays, and this copy of it is offered
   bool checkpoint = false;                      // the task stays, and an image of it is committed
+  bool gathers = false;                         // waits until the task's memory is here
+  std::uint16_t office_port = 0;                // the task leaves memory behind, which this port serves
+  std::uint64_t office_number = 0;
+  char *missing_from = nullptr, *missing_to = nullptr;
   bool target_lost = false;                     // offered, and the target cannot be heard
   bool target_gone = false;                     // its process has ended, too
   image offered;                                // the generation made for this move, if one was

@@ -32,6 +32,10 @@ inline std::unique_ptr<arrival> read_offer(node_id source, protocol::Offer::Read
   incoming->bundle = message.getBundle();
   incoming->unlaid = message.getUnlaid();
   incoming->restarted = message.getRestarted();
+  incoming->office_port = message.getOfficePort();
+  incoming->office_number = message.getOfficeNumber();
+  incoming->missing_from = message.getMissingFrom();
+  incoming->missing_to = message.getMissingTo();
   incoming->bytes.assign(reinterpret_cast<const std::byte*>(attachment.begin()),
                          reinterpret_cast<const std::byte*>(attachment.end()));
   return incoming;
@@ -56,6 +60,11 @@ inline void check_offer(const arrival& from) {
     if (!inside(address, range.bytes) || address % page_size != 0 || address == base)
       throw error(errc::protocol, "the offer has pages outside its region");
   }
+  if (from.office_port != 0 &&
+      (!inside(from.missing_from, 1) || from.missing_to <= from.missing_from ||
+       !inside(from.missing_from, from.missing_to - from.missing_from) || from.missing_from % page_size != 0 ||
+       from.missing_to % page_size != 0 || from.missing_from == base))
+    throw error(errc::protocol, "the rest of the offer's memory lies outside its region");
 }
 
 template <class F> void for_each_range(const arrival& from, F&& visit) {

@@ -96,6 +96,10 @@ inline void transfer_engine::on_move(node_id asker, protocol::Move::Reader messa
 }
 
 inline void transfer_engine::serve(resident& task) noexcept {
+  if (task.lost_from.load() != no_node) {
+    end_without_memory(task);
+    return;
+  }
   move_phase phase;
   {
     held guard(task.lock);
@@ -117,6 +121,7 @@ inline void transfer_engine::serve(resident& task) noexcept {
   try {
     switch (phase) {
     case move_phase::asked:
+      if (waits_for_memory(task)) return;
       if (task.move->checkpoint)
         checkpoint(task);
       else if (task.move->copy)
@@ -213,6 +218,10 @@ inline void transfer_engine::depart(resident& task) {
   }
   byte_writer bundle;
   with_.carriers.encapsulate(task, bundle);
+  if (departs_by_reference(task)) {
+    depart_by_reference(task, std::move(bundle));
+    return;
+  }
   memory_survey memory =
       carried != nullptr ? survey_written(*task.control, with_.scanner) : survey_memory(*task.control, with_.scanner);
   {
@@ -298,6 +307,12 @@ inline bool transfer_engine::send_offer(resident& task, task_id id, std::uint64_
         if (id != task.id) offer.setOriginal(task.id.bits());
         offer.setAhead(id == task.id && task.move->carried != nullptr);
         offer.setUnlaid(unlaid);
+        if (id == task.id && task.move->office_port != 0) {
+          offer.setOfficePort(task.move->office_port);
+          offer.setOfficeNumber(task.move->office_number);
+          offer.setMissingFrom(reinterpret_cast<std::uint64_t>(task.move->missing_from));
+          offer.setMissingTo(reinterpret_cast<std::uint64_t>(task.move->missing_to));
+        }
       },
       attachment);
 }
@@ -337,6 +352,7 @@ inline void transfer_engine::give_up(resident& task, failure why) noexcept {
     }
   }
   if (order->carried) put_away(*order->carried, false);
+  if (order->office_port != 0) with_.pages.forget(id, order->office_number);
   scheduler::answered(task, want_move);
   if (!asked_itself) {
     answer_asker(order->asker, why);
@@ -422,8 +438,14 @@ inline void transfer_engine::vacate(resident& task) {
   with_.departed.note(region, id, task.control->name, order->target);
   scheduler::answered(task, want_move);
   scheduler::answered(task, want_end);
-  with_.vacated.vacate(region, touched_end);
-  with_.home.left(region);
+  auto let_go = [this, region, touched_end] {
+    with_.vacated.vacate(region, touched_end);
+    with_.home.left(region);
+  };
+  if (order->office_port != 0)
+    with_.pages.hand_over(id, order->office_number, let_go);
+  else
+    let_go();
   if (order->offered.valid()) {
     try {
       with_.images->collect(id, order->offered, kept_from);
@@ -451,6 +473,7 @@ inline void transfer_engine::vacate(resident& task) {
 inline void transfer_engine::ended(resident& task) noexcept {
   bool had_image = task.control->checkpoint != 0;
   task_id id = task.id;
+  with_.pages.drop(id);
   move_order* order = nullptr;
   {
     held guard(task.lock);

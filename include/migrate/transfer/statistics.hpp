@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <migrate/task/codec.hpp>
+#include <migrate/task/residual.hpp>
 #include <migrate/task/spin_lock.hpp>
 #include <migrate/task/transfer.hpp>
 #include <migrate/transfer/move_cost.hpp>
@@ -24,7 +25,9 @@ struct move_statistics {
   std::vector<std::uint64_t> made_by;    // moves by each transfer; as many as have names
   std::string last_choice;               // what the library has last chosen by itself, and why
 
-  auto migrate_fields() { return std::tie(moves, failures, bytes_flushed, freeze_ns, made_by, last_choice); }
+  std::vector<residual_dependency> residual; // of tasks that are here, on nodes that have some of their memory still
+
+  auto migrate_fields() { return std::tie(moves, failures, bytes_flushed, freeze_ns, made_by, last_choice, residual); }
 
   std::uint64_t moves_by(transfer how) const {
     auto at = static_cast<std::size_t>(how);
@@ -38,6 +41,7 @@ struct move_statistics {
     made_by.resize(std::max(made_by.size(), other.made_by.size()));
     for (std::size_t i = 0; i < other.made_by.size(); ++i) made_by[i] += other.made_by[i];
     if (!other.last_choice.empty()) last_choice = other.last_choice;
+    residual.insert(residual.end(), other.residual.begin(), other.residual.end());
     freeze_ns.insert(freeze_ns.end(), other.freeze_ns.begin(), other.freeze_ns.end());
   }
 

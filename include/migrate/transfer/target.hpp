@@ -70,7 +70,8 @@ inline void transfer_engine::tell_taken(node_id source, task_id task, std::uint6
 
 inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> incoming) {
   std::uint64_t epoch = incoming->epoch;
-  bool small = (incoming->manifest.empty() || incoming->unlaid) && !with_.home.is_leaving(incoming->region);
+  bool small = (incoming->manifest.empty() || incoming->unlaid) && incoming->office_port == 0 &&
+               !with_.home.is_leaving(incoming->region);
   resident& task = with_.home.residents().enter(id, epoch, nullptr, with_.home.records().find(id), run_state::frozen);
   {
     held guard(task.lock);
@@ -112,7 +113,8 @@ inline void transfer_engine::lay_out(resident& task) {
     char* base = from.region.base();
     if (from.ahead)
       from.garbage_end = from.ahead->end;
-    else if (std::optional<char*> garbage = with_.vacated.reopen(from.region))
+    else if (std::optional<char*> garbage =
+                 from.office_port == 0 ? with_.vacated.reopen(from.region) : std::nullopt)
       from.garbage_end = *garbage;
     else if (!with_.home.open_region(from.region))
       throw error(errc::region_exhausted, "the kernel refuses another mapping (vm.max_map_count?)");
@@ -134,6 +136,7 @@ inline void transfer_engine::lay_out(resident& task) {
     for_each_range(from, [](const page_range& range, const std::byte* bytes) {
       std::memcpy(range.address, bytes, range.bytes);
     });
+    if (from.office_port != 0) lay_out_by_reference(from, id);
     task.control = reinterpret_cast<control_block*>(from.control);
     bool copied = static_cast<bool>(from.original);
     if (copied && task.control->id == from.original) become_copy(*task.control, id);
@@ -216,6 +219,7 @@ inline void transfer_engine::drop_arrival(resident& task) noexcept {
     images_.erase(id);
   }
   with_.carriers.release(task, true);
+  with_.pages.drop(id);
   {
     held guard(task.lock);
     order = std::exchange(task.move, nullptr);
@@ -265,7 +269,10 @@ inline void transfer_engine::granted(resident& task) {
   fault_point("target.taken");
   with_.departed.forget(control.region);
   delete order;
+  task.hides_pages = with_.pages.hides_from_kernel(id);
+  const bool has_memory = with_.pages.begin(id);
   this_scheduler->start_task(task);
+  if (!has_memory) this_scheduler->ask(task, want_end);
   with_.carriers.release(task, false);
   may_have_to_go(task, id);
 }
