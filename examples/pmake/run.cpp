@@ -123,10 +123,12 @@ int run_as_make(const std::vector<std::string>& arguments, const own_options& ow
     options.processors = processors();
     options.rules = own.rules;
     options.trace = own.trace;
-    if (hosts)
+    if (hosts) {
+      options.say = [&](const std::string& text) { hosts->say(text); };
       options.places = [&](unsigned parallel, host_note note) {
-        return hosts->places(parallel, std::move(note), [&](const std::string& text) { hosts->say(text); });
+        return hosts->places(parallel, std::move(note), options.say);
       };
+    }
     return run_make(arguments, options);
   } catch (const build_error& problem) {
     std::fprintf(stderr, "%s: error: %s\n", program.c_str(), problem.what());
@@ -134,7 +136,17 @@ int run_as_make(const std::vector<std::string>& arguments, const own_options& ow
   }
 }
 
-int run_program_itself(int argc, char** argv) {
+void end_by(int signal) {
+  // As make did: a shell that waits then knows that its user wants no more of it.
+  ::signal(signal, SIG_DFL);
+  sigset_t which;
+  ::sigemptyset(&which);
+  ::sigaddset(&which, signal);
+  ::sigprocmask(SIG_UNBLOCK, &which, nullptr);
+  ::raise(signal);
+}
+
+int run_program_itself(int argc, char** argv, bool& as_make) {
   std::string program = argc > 0 ? argv[0] : "pmake";
   program.erase(0, program.rfind('/') + 1);
   sigset_t ours = ending_signals();
@@ -160,6 +172,7 @@ int run_program_itself(int argc, char** argv) {
     return own.make ? 2 : 1;
   }
   std::optional<application> hosts;
+  as_make = own.make;
   if (own.make) {
     if (!options.hosts.empty()) hosts.emplace(std::move(options), program);
     return run_as_make(arguments, own, program, hosts);
@@ -186,7 +199,10 @@ int run_program_itself(int argc, char** argv) {
 
 int run(int argc, char** argv) {
   try {
-    return run_program_itself(argc, argv);
+    bool as_make = false;
+    int status = run_program_itself(argc, argv, as_make);
+    if (as_make && status > 128) end_by(status - 128);
+    return status;
   } catch (const std::exception& problem) {
     std::fprintf(stderr, "pmake: error: %s\n", problem.what());
     return 1;

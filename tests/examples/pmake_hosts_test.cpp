@@ -261,6 +261,9 @@ TEST_CASE("make's lines that may leave do, with their own output, status and sur
                         Contains("to stderr\n") && Contains("value in below\n"));
     CHECK(tree.text("a") == "whole\n");
     CHECK_THAT(tree.text("trace.json"), Contains("\"name\":\"one\"") && Contains("\"name\":\"two\""));
+    CHECK_THAT(out, Contains("pmake: 3 of " + std::to_string(3 + processors()) +
+                             " commands ran on idle hosts (one ") &&
+                        Contains(", two "));
   }
   SECTION("an error") {
     program running(tree.command("make -j100" + held + " fails"), surroundings);

@@ -194,3 +194,25 @@ TEST_CASE("a make that is told to stop takes its commands along") {
   CHECK(gone);
   CHECK_FALSE(fs::exists(tree.folder.path / "all"));
 }
+
+TEST_CASE("a make that Ctrl-C ends tells the shell that started it") {
+  make_tree tree("all:\n\ttouch began; exec sleep 1000\n");
+  // A shell goes on with its script unless what it waited for was ended by the signal itself. Make alone ends with status 2
+  // now and then, when it sees the end of its command first.
+  bool told = false;
+  for (int i = 0; i < 20 && !told; ++i) {
+    for (const char* each : {"began", "after"}) fs::remove(tree.folder.path / each);
+    migrate_test::program script(
+        {"/bin/bash", "-c",
+         "cd '" + tree.folder.path.string() + "' && '" MIGRATE_EXAMPLES_DIR "/pmake' make 2>&1; touch after"},
+        {{"MAKEFLAGS", ""}});
+    auto deadline = std::chrono::steady_clock::now() + 30s;
+    while (!fs::exists(tree.folder.path / "began")) {
+      REQUIRE(std::chrono::steady_clock::now() < deadline);
+      ::usleep(2000);
+    }
+    ::kill(-script.id(), SIGINT);
+    told = script.wait(20s) == 128 + SIGINT && !fs::exists(tree.folder.path / "after");
+  }
+  CHECK(told);
+}

@@ -122,7 +122,7 @@ public:
                          (tree / "trace").string(), "--migrate-hosts=" + address(1, 7400),
                          "--migrate-listen=" + test_hosts::address(1) + ":7402",
                          "--migrate-credentials=" + keys_.path(),
-                         "--migrate-store=" + (folder_.path / "store").string(), "--migrate-keepalive=2000"});
+                         "--migrate-store=" + (folder_.path / "store").string(), "--migrate-keepalive=1000"});
   }
 
   void busy(unsigned host) const {
@@ -171,12 +171,14 @@ TEST_CASE("a host that is pulled in the middle of a build leaves the output as i
   test_hosts hosts(3, {.processor = 0});
   if (!hosts.made()) return;
   folder work;
-  write_tree(work.path / "alone");
-  std::ofstream(work.path / "alone/go");
-  program alone({MIGRATE_EXAMPLES_DIR "/pmake", "-C", (work.path / "alone").string()},
-                {{"MIGRATE_HOSTS", ""}});
-  REQUIRE(alone.wait(60s) == 0);
-  const auto expected = made(work.path / "alone");
+  static const auto expected = [&] {
+    write_tree(work.path / "alone");
+    std::ofstream(work.path / "alone/go");
+    program alone({MIGRATE_EXAMPLES_DIR "/pmake", "-C", (work.path / "alone").string()},
+                  {{"MIGRATE_HOSTS", ""}});
+    REQUIRE(alone.wait(60s) == 0);
+    return made(work.path / "alone");
+  }();
   REQUIRE(expected.size() == files + 2);
 
   lent_test_hosts lent(hosts, 3);

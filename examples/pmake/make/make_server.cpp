@@ -124,6 +124,18 @@ void make_server::serve(pid_t make, const sigset_t& mask) {
   ::close(ended);
 }
 
+std::string make_server::summary() const {
+  std::size_t away = 0;
+  std::string hosts;
+  for (const auto& [host, lines] : ran_away_) {
+    away += lines;
+    hosts += (hosts.empty() ? "" : ", ") + host + " " + std::to_string(lines);
+  }
+  if (away == 0) return {};
+  return std::to_string(away) + " of " + std::to_string(away + ran_here_) + " commands ran on idle hosts (" +
+         hosts + ")";
+}
+
 void make_server::accept_all() {
   for (;;) {
     int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -209,6 +221,7 @@ bool make_server::give_place(client& to) {
   std::size_t guests = there_ ? there_->at_home() : 0;
   if (!to.recursive && running_.size() + guests >= places_) return false;
   if (!to.recursive) {
+    ++ran_here_;
     int fd = open_pidfd(to.process);
     if (fd >= 0)
       running_.emplace(to.process, local_run{fd, free_slot(), to.line, std::chrono::steady_clock::now()});
@@ -287,6 +300,7 @@ void make_server::take(foreign_end&& ended) {
     of.but_not_on = ended.host;
     return;
   }
+  ++ran_away_[ended.host];
   wire::ended how{ended.status, static_cast<std::uint32_t>(ended.output.size()),
                   static_cast<std::uint32_t>(ended.error.size())};
   of.answer.assign(1, wire::run_elsewhere);

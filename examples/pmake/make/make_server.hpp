@@ -56,6 +56,9 @@ public:
   void serve(pid_t make, const sigset_t& mask);
   // Until make has ended.
 
+  std::string summary() const;
+  // Where lines have run, in a line; empty when all of them ran here.
+
 private:
   using time_point = std::chrono::steady_clock::time_point;
 
@@ -109,6 +112,8 @@ private:
   client_list clients_;
   std::map<pid_t, local_run> running_; // processes in a place here
   std::map<pid_t, std::string> shells_;
+  std::size_t ran_here_ = 0;
+  std::map<std::string, std::size_t> ran_away_; // by host
 };
 
 } // namespace pmake

@@ -74,6 +74,7 @@ int run_make(const std::vector<std::string>& command, const make_options& option
       if (record) record->note(host, what);
     }));
   server.serve(make, signals.outer_mask());
+  if (std::string where = server.summary(); options.say && !where.empty()) options.say(where);
   int status = 0;
   while (::waitpid(make, &status, 0) < 0 && errno == EINTR) {
   }

@@ -18,6 +18,7 @@ struct make_options {
   std::string trace = {}; // where to write how the build went
   std::function<std::unique_ptr<foreign_places>(unsigned parallel, host_note note)> places = {};
   // Makes those on other machines, for so many commands at once in all (0: any number); none: all run here.
+  std::function<void(const std::string& line)> say = {}; // to the user
 };
 
 int run_make(const std::vector<std::string>& command, const make_options& options);

@@ -164,7 +164,8 @@ private:
   void print_usage() const {
     std::fprintf(
         stderr,
-        "usage: %s [options] [targets...]\n\n"
+        "usage: %s [options] [targets...]\n"
+        "       pmake [--trace, --leave, --keep, --rules, --migrate-...] make [arguments of make...]\n\n"
         "if targets are unspecified, builds the 'default' target (see manual).\n\n"
         "options:\n"
         "  --version      print ninja version (\"%s\")\n"
