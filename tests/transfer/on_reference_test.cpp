@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <numeric>
@@ -180,6 +181,37 @@ std::string ends_while_it_depends() {
   return wrong;
 }
 
+// --- with a node that dies: a task of node 1 is on node 3, and has left its memory on node 2 -------------
+
+enum class pursuit { touches, waits, moves_on };
+
+std::string loses(pursuit how) {
+  // What the fault is, and who is to blame for it, the environment says.
+  auto moved = spawn([how] {
+    numbers mine;
+    this_task::migrate_to(node_id(2), transfer::flush);
+    this_task::migrate_to(node_id(3), transfer::on_reference);
+    mailbox<int> never;
+    switch (how) {
+    case pursuit::touches: return mine.right();
+    case pursuit::waits: return never.receive() == 0;
+    case pursuit::moves_on: this_task::migrate_to(node_id(1), transfer::flush); return mine.right();
+    }
+    return false;
+  });
+  try {
+    moved.join();
+  } catch (const error& thrown) {
+    std::string text = thrown.what();
+    return said(thrown.code() == errc::node_lost, text.c_str()) +
+           said(text.find(std::getenv("BLAMED")) != std::string::npos, text.c_str());
+  }
+  return "it has not ended by an error";
+}
+std::string loses_touching() { return loses(pursuit::touches); }
+std::string loses_waiting() { return loses(pursuit::waits); }
+std::string loses_moving_on() { return loses(pursuit::moves_on); }
+
 struct scene {
   const char* name;
   std::string (*play)();
@@ -191,7 +223,10 @@ constexpr scene scenes[] = {{"fetches", fetches},
                             {"is checkpointed", is_checkpointed_while_it_depends},
                             {"is signalled", is_signalled_while_it_depends},
                             {"reads", reads_into_what_is_missing},
-                            {"ends", ends_while_it_depends}};
+                            {"ends", ends_while_it_depends},
+                            {"loses, touching", loses_touching},
+                            {"loses, waiting", loses_waiting},
+                            {"loses, moving on", loses_moving_on}};
 
 int play_scene() {
   std::string name = std::getenv("SCENE");
@@ -210,13 +245,17 @@ int play_scene() {
 }
 const migrate_test::scenario_entry the_scene{"a scene of copy on reference", play_scene};
 
-void check_scene(const char* name, const char* push) {
-  CAPTURE(name, push);
+void check_scene(const char* name, const char* push, const char* fault = "", const char* blamed = "") {
+  CAPTURE(name, push, fault);
   migrate_test::program cluster({migrate_test::own_path()}, {{"MIGRATE_SCENARIO", "a scene of copy on reference"},
                                                              {"MIGRATE_PUSH", push},
                                                              {"MIGRATE_QUIET", "1"},
+                                                             {"MIGRATE_FAULT", fault},
+                                                             {"MIGRATE_KEEPALIVE", "1500"},
+                                                             {"BLAMED", blamed},
                                                              {"SCENE", name}});
   CHECK(cluster.line(20s) == "right");
+  if (std::string(fault).starts_with("stop:")) ::kill(-cluster.id(), SIGCONT);
   CHECK(cluster.wait(10s) == 0);
 }
 
@@ -239,3 +278,19 @@ TEST_CASE("a task that forks, is checkpointed or signalled while it depends has 
 TEST_CASE("a system call into memory that has not come is like any other") { check_scene("reads", "0"); }
 
 TEST_CASE("when a task ends that depends, what it has left behind goes") { check_scene("ends", "0"); }
+
+TEST_CASE("a source that is killed while pages are missing ends the task, whatever it does, with an error that names it") {
+  check_scene("loses, touching", "0", "2:source.fetched", "node 2");
+  check_scene("loses, touching", "1", "2:source.pushing", "node 2");
+  check_scene("loses, waiting", "1", "2:source.pushing", "node 2");
+  check_scene("loses, moving on", "0", "2:source.pushing", "node 2");
+}
+
+TEST_CASE("a source that falls silent while pages are missing ends the task with an error that names it") {
+  check_scene("loses, touching", "0", "stop:2:source.fetched", "node 2");
+}
+
+TEST_CASE("a target that is killed while pages are missing is told of by its name") {
+  check_scene("loses, touching", "0", "3:target.touched", "node 3");
+  check_scene("loses, touching", "1", "3:target.fetched", "node 3");
+}
