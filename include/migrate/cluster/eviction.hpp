@@ -25,9 +25,6 @@
 
 namespace migrate {
 
-using eviction_target = std::function<node_id(task_id task, std::span<const node_id> candidates)>;
-// Chooses where an evicted task goes, among at least one node. Any thread; it must not wait.
-
 namespace detail {
 
 class eviction {

@@ -1,7 +1,9 @@
-// What became of the tasks of a node that was evicted from its host.
+// Eviction as the application has it: where its tasks go, and what became of them.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -10,6 +12,9 @@
 #include <migrate/task/codec.hpp>
 
 namespace migrate {
+
+using eviction_target = std::function<node_id(task_id task, std::span<const node_id> candidates)>;
+// Chooses where an evicted task goes, among at least one node. Any thread; it must not wait.
 
 struct remaining_task {
   task_id task;

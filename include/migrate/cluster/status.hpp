@@ -1,11 +1,10 @@
-// What a node tells of itself and its tasks.
+// How a node's status is gathered, and how those of several are made one.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <string>
-#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -13,40 +12,13 @@
 #include <unistd.h>
 
 #include <migrate/cluster/cluster_event.hpp>
+#include <migrate/cluster/node_status.hpp>
 #include <migrate/cluster/task_view.hpp>
 #include <migrate/home/residents.hpp>
 #include <migrate/id.hpp>
 #include <migrate/task/codec.hpp>
 
 namespace migrate {
-
-struct task_status {
-  task_id task;
-  std::string name;
-  node_id place = no_node;
-  std::string state; // in words
-  std::uint64_t moves = 0;
-  std::uint64_t bytes = 0; // of memory in use: heap and stack
-  bool arriving = false;   // the node that it comes from counts it, too
-
-  auto migrate_fields() { return std::tie(task, name, place, state, moves, bytes, arriving); }
-};
-
-struct node_status {
-  node_id node = no_node;
-  std::string host;
-  std::uint32_t process = 0;
-  std::string address;
-  std::uint32_t workers = 0;
-  std::string state; // empty: it answers and takes tasks
-  std::uint64_t tasks_here = 0;
-  std::vector<task_status> tasks;    // at most as many as were asked for, the largest first
-  std::vector<cluster_event> events; // the last ones; `when` is their age in nanoseconds
-
-  auto migrate_fields() {
-    return std::tie(node, host, process, address, workers, state, tasks_here, tasks, events);
-  }
-};
 
 namespace detail {
 

@@ -1,11 +1,9 @@
-// How a node is evicted, and what it tells the others of itself. Included by node.hpp.
+// How a node is evicted, and what it tells the others of itself. Included by node/interface.hpp.
 #pragma once
 
-#include <migrate/node.hpp>
+#include <migrate/node/body.hpp>
 
-namespace migrate {
-
-namespace detail {
+namespace migrate::detail {
 
 template <class T> void reply_with(const request& asked, const T& value) {
   byte_writer bytes;
@@ -29,49 +27,47 @@ inline std::string left_behind(node_id here, const eviction_report& how) {
   return text;
 }
 
-} // namespace detail
-
-inline void node::serve() {
+inline void node_body::serve() {
   std::unique_lock guard(state_lock_);
   state_changed_.wait(guard, [&] { return stopped_; });
-  if (left_behind_) throw error(errc::node_leaving, detail::left_behind(id_, *left_behind_));
+  if (left_behind_) throw error(errc::node_leaving, left_behind(id_, *left_behind_));
 }
 
-inline void node::tell(node_id whom, const cluster_event& event) {
-  detail::tell_service(whom, detail::service::cluster, [&](byte_writer& into) {
-    into.put(detail::cluster_wish::notice);
+inline void node_body::tell(node_id whom, const cluster_event& event) {
+  tell_service(whom, service::cluster, [&](byte_writer& into) {
+    into.put(cluster_wish::notice);
     into.put(event);
   });
 }
 
-inline void node::tell_all(const cluster_event& event) {
+inline void node_body::tell_all(const cluster_event& event) {
   for (node_id each : members_.all()) tell(each, event);
 }
 
-inline void node::on_notice(cluster_event&& event) {
+inline void node_body::on_notice(cluster_event&& event) {
   if (event.what == cluster_event::kind::leaving) members_.close(event.node);
   if (event.what == cluster_event::kind::staying) members_.reopen(event.node);
   events_.add(std::move(event));
 }
 
-inline void node::serve_cluster(const detail::request& asked, byte_reader& from) {
-  node& here = *detail::this_node;
-  switch (from.get<detail::cluster_wish>()) {
-  case detail::cluster_wish::notice: here.on_notice(from.get<cluster_event>()); return;
-  case detail::cluster_wish::stay:
+inline void node_body::serve_cluster(const request& asked, byte_reader& from) {
+  node_body& here = *this_node;
+  switch (from.get<cluster_wish>()) {
+  case cluster_wish::notice: here.on_notice(from.get<cluster_event>()); return;
+  case cluster_wish::stay:
     here.stay();
-    detail::reply(asked, {});
+    reply(asked, {});
     return;
-  case detail::cluster_wish::status: {
+  case cluster_wish::status: {
     auto most = from.get<std::uint64_t>();
-    detail::reply_with(asked, here.own_status(static_cast<std::size_t>(most)));
+    reply_with(asked, here.own_status(static_cast<std::size_t>(most)));
     return;
   }
-  case detail::cluster_wish::evict: {
+  case cluster_wish::evict: {
     auto reason = from.get<std::string>();
     std::chrono::milliseconds within(from.get<std::int64_t>());
     here.evict_in_background(std::move(reason), within, [asked](const eviction_report& how) {
-      detail::reply_with(asked, how);
+      reply_with(asked, how);
       return false;
     });
     return;
@@ -80,7 +76,7 @@ inline void node::serve_cluster(const detail::request& asked, byte_reader& from)
   throw error(errc::protocol, "there is no such request of a node");
 }
 
-inline eviction_report node::clear_out(const std::string& reason, std::chrono::milliseconds within) {
+inline eviction_report node_body::clear_out(const std::string& reason, std::chrono::milliseconds within) {
   auto deadline = std::chrono::steady_clock::now() + within;
   tell_all({cluster_event::kind::leaving, id_, no_node, {}, {}, reason, 0});
   eviction_->begin(reason);
@@ -93,19 +89,19 @@ inline eviction_report node::clear_out(const std::string& reason, std::chrono::m
   eviction_report how = eviction_->report();
   std::string text =
       std::to_string(how.moved) + " tasks moved within " + std::to_string(how.took / 1'000'000) + " ms";
-  if (!how.remaining.empty() || !how.homed.empty()) text += "; " + detail::left_behind(id_, how);
-  tell(detail::family::registrar, {cluster_event::kind::cleared, id_, no_node, {}, {}, text, 0});
+  if (!how.remaining.empty() || !how.homed.empty()) text += "; " + left_behind(id_, how);
+  tell(family::registrar, {cluster_event::kind::cleared, id_, no_node, {}, {}, text, 0});
   return how;
 }
 
-inline void node::leave(const eviction_report& how) {
+inline void node_body::leave(const eviction_report& how) {
   std::lock_guard guard(state_lock_);
   if (!how.remaining.empty() || !how.homed.empty()) left_behind_ = how;
   stopped_ = true;
   state_changed_.notify_all();
 }
 
-inline void node::evict_in_background(std::string reason, std::chrono::milliseconds within,
+inline void node_body::evict_in_background(std::string reason, std::chrono::milliseconds within,
                                       std::function<bool(const eviction_report&)> then) {
   std::lock_guard guard(state_lock_);
   evictors_.emplace_back([this, reason = std::move(reason), within, then = std::move(then)] {
@@ -115,13 +111,13 @@ inline void node::evict_in_background(std::string reason, std::chrono::milliseco
   });
 }
 
-inline void node::listen_to_agent(int inherited) {
+inline void node_body::listen_to_agent(int inherited) {
   loop_.run([this, inherited] {
-    agent_ = detail::agent_link::adopt(loop_, inherited, *this, "this host's agent");
+    agent_ = agent_link::adopt(loop_, inherited, *this, "this host's agent");
   });
 }
 
-inline void node::on_link_message(detail::agent_link& from, protocol::HostMessage::Reader message) {
+inline void node_body::on_link_message(agent_link& from, protocol::HostMessage::Reader message) {
   if (!message.isEvict()) return;
   std::string reason = message.getEvict().getReason().cStr();
   // What is left then is killed, so the node ends before.
@@ -134,7 +130,7 @@ inline void node::on_link_message(detail::agent_link& from, protocol::HostMessag
                       });
 }
 
-inline void node::on_link_closed(detail::agent_link&, const error&) {
+inline void node_body::on_link_closed(agent_link&, const error&) {
   if (std::exchange(agent_, nullptr) == nullptr) return; // closed by this node, which ends
   evict_in_background("the agent has ended", std::chrono::seconds(3), [this](const eviction_report&) {
     children_->kill_all();
@@ -142,17 +138,17 @@ inline void node::on_link_closed(detail::agent_link&, const error&) {
   });
 }
 
-inline eviction_report node::evict(const std::string& reason, std::chrono::milliseconds within) {
+inline eviction_report node_body::evict(const std::string& reason, std::chrono::milliseconds within) {
   eviction_report how = clear_out(reason, within);
   if (!first() && how.remaining.empty() && how.homed.empty()) leave(how);
   return how;
 }
 
-inline eviction_report node::evict(node_id which, const std::string& reason,
+inline eviction_report node_body::evict(node_id which, const std::string& reason,
                                    std::chrono::milliseconds within) {
   if (which == id_) return evict(reason, within);
-  detail::called made = detail::ask_home(which, detail::service::cluster, [&](byte_writer& into) {
-    into.put(detail::cluster_wish::evict);
+  called made = ask_home(which, service::cluster, [&](byte_writer& into) {
+    into.put(cluster_wish::evict);
     into.put(reason);
     into.put(std::int64_t{within.count()});
   });
@@ -162,18 +158,18 @@ inline eviction_report node::evict(node_id which, const std::string& reason,
   return reader.get<eviction_report>();
 }
 
-inline void node::stay(node_id which) {
+inline void node_body::stay(node_id which) {
   if (which == id_) return stay();
-  detail::called made = detail::ask_home(which, detail::service::cluster,
-                                         [&](byte_writer& into) { into.put(detail::cluster_wish::stay); });
+  called made = ask_home(which, service::cluster,
+                                         [&](byte_writer& into) { into.put(cluster_wish::stay); });
   if (made.got.code != errc::ok)
     throw error(made.got.code, "asking node " + to_string(which) + " to stay: " + made.got.what);
 }
 
-inline void node::stay() {
+inline void node_body::stay() {
   if (!eviction_->active()) return;
   eviction_->end();
   tell_all({cluster_event::kind::staying, id_, no_node, {}, {}, {}, 0});
 }
 
-} // namespace migrate
+} // namespace migrate::detail

@@ -1,4 +1,4 @@
-// How a node is put together. Included by node.hpp.
+// How a node is put together. Included by node/interface.hpp.
 #pragma once
 
 #include <csignal>
@@ -7,11 +7,9 @@
 
 #include <migrate/file/descriptors.hpp>
 #include <migrate/hex.hpp>
-#include <migrate/node.hpp>
+#include <migrate/node/body.hpp>
 
-namespace migrate {
-
-namespace detail {
+namespace migrate::detail {
 
 struct node_calls {
   // The tables through which the lower layers reach the node.
@@ -146,10 +144,10 @@ struct node_calls {
   static void memory_losing(task_id task, node_id source) noexcept { this_engine->memory_losing(task, source); }
   static void memory_lost(task_id task) noexcept { this_engine->memory_lost(task); }
 
-  static void serve(void* owner, resident& task) noexcept { static_cast<node*>(owner)->engine_->serve(task); }
+  static void serve(void* owner, resident& task) noexcept { static_cast<node_body*>(owner)->engine_->serve(task); }
 
   static void finished(void* owner, resident& task) noexcept {
-    node& here = *static_cast<node*>(owner);
+    node_body& here = *static_cast<node_body*>(owner);
     if (task.lost_from.load() != no_node) { // whatever it made of memory that was not there
       faulted(owner, task, errc::node_lost, here.engine_->why_lost(task).c_str());
       return;
@@ -161,7 +159,7 @@ struct node_calls {
   }
 
   static void faulted(void* owner, resident& task, errc why, const char* text) noexcept {
-    node& here = *static_cast<node*>(owner);
+    node_body& here = *static_cast<node_body*>(owner);
     here.say(text);
     byte_writer bytes;
     bytes.put(standard_exception::migrate_error);
@@ -178,29 +176,27 @@ struct node_calls {
   }
 };
 
-} // namespace detail
-
-inline node::node(node_options options) : options_(std::move(options)) {
-  if (detail::this_node != nullptr)
+inline node_body::node_body(node_options options) : options_(std::move(options)) {
+  if (this_node != nullptr)
     throw error(errc::address_space, "this process has a node already; regions lie at the same addresses for both");
-  detail::fix_addresses();
-  int agent = detail::agent_link::take_inherited();
+  fix_addresses();
+  int agent = agent_link::take_inherited();
   // Buffers that the C library would allocate at the first output, perhaps inside a task.
   std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
   ::tzset();
   if (options_.helper) ::prctl(PR_SET_PDEATHSIG, options_.forward_signals ? SIGKILL : SIGTERM);
-  if (options_.helper && options_.forward_signals) detail::outside_signals::leave_to_first_node();
+  if (options_.helper && options_.forward_signals) outside_signals::leave_to_first_node();
   if (options_.workers == 0) options_.workers = std::max(1u, std::thread::hardware_concurrency());
-  detail::torture.period = options_.torture;
-  detail::torture.seed = options_.seed;
+  torture.period = options_.torture;
+  torture.seed = options_.seed;
 
   open_store();
   space_.emplace();
   vacated_.emplace(*space_, +[]() noexcept {
     node_heap_scope scope;
-    node& here = *detail::this_node;
+    node_body& here = *this_node;
     here.loop_.post([&here] {
-      here.loop_.after(detail::vacated_regions::patience, [&here] { here.sweep_regions(); });
+      here.loop_.after(vacated_regions::patience, [&here] { here.sweep_regions(); });
     });
   });
   scanner_.emplace();
@@ -214,7 +210,7 @@ inline node::node(node_options options) : options_(std::move(options)) {
   if (!options_.credentials.empty()) with.security = credentials::in(options_.credentials);
   pages_network_ = with;
   network_.emplace(loop_, std::move(with), static_cast<peer_listener&>(*this));
-  detail::this_node = this;
+  this_node = this;
   try {
     network_->start();
     if (options_.join.empty()) {
@@ -223,14 +219,14 @@ inline node::node(node_options options) : options_(std::move(options)) {
       network_->set_own_id(id_, cluster_);
       set_tables();
       home_->keep_ledger(ledger_);
-      for (std::size_t kind = 0; kind < detail::region_classes; ++kind)
+      for (std::size_t kind = 0; kind < region_classes; ++kind)
         home_->grant_own(static_cast<region_class>(kind));
       members_.add(id_);
     } else {
       join_cluster();
     }
     if (options_.torture != 0) {
-      detail::attention.fetch_add(1);
+      attention.fetch_add(1);
       if (first())
         say("torture: every task moves at every " + std::to_string(options_.torture) +
             " library calls, seed " + std::to_string(options_.seed));
@@ -251,18 +247,16 @@ inline node::node(node_options options) : options_(std::move(options)) {
   }
 }
 
-inline node::~node() { stop_cluster(); }
-
-inline void node::stop_cluster() {
+inline void node_body::stop_cluster() {
   if (engine_) engine_->end_restarts();
   if (host_client_) // its nodes are no children of this process
     for (const granted_host& each : host_client_->hosts())
-      detail::send_message(*network_, each.node, [](auto message) { message.setStop(); });
+      send_message(*network_, each.node, [](auto message) { message.setStop(); });
   stop_hosts();
   if (children_ && children_->running() > 0) {
     if (first()) // the others' children are stopped by the first node too
       for (node_id other : members_.all())
-        if (other != id_) detail::send_message(*network_, other, [](auto message) { message.setStop(); });
+        if (other != id_) send_message(*network_, other, [](auto message) { message.setStop(); });
     if (!children_->wait_for_end(std::chrono::seconds(10))) {
       say("a node that was started here did not stop within 10 s and is killed");
       children_->kill_all();
@@ -287,48 +281,48 @@ inline void node::stop_cluster() {
   if (programs_) programs_->stop();
   if (network_) network_->stop();
   loop_.stop();
-  detail::this_eviction = nullptr;
+  this_eviction = nullptr;
   if (placement_) placement_->stop();
-  detail::the_placement = nullptr;
-  detail::this_placement = nullptr;
-  detail::the_services = nullptr;
-  detail::the_hosts = nullptr;
+  the_placement = nullptr;
+  this_placement = nullptr;
+  the_services = nullptr;
+  the_hosts = nullptr;
   host_client_.reset();
-  detail::the_process_parts.clear();
-  detail::the_surroundings = nullptr;
-  detail::the_clocks = nullptr;
+  the_process_parts.clear();
+  the_surroundings = nullptr;
+  the_clocks = nullptr;
   process_streams_.reset();
-  detail::the_streams = nullptr;
+  the_streams = nullptr;
   streams_.reset();
-  detail::this_streams = nullptr;
-  detail::this_clocks = nullptr;
-  detail::this_node_mark = 0;
-  detail::the_mail = nullptr;
-  detail::the_processes = nullptr;
-  detail::this_engine = nullptr;
-  detail::this_post = nullptr;
-  detail::the_files = nullptr;
-  detail::when_task_ended = nullptr;
-  detail::this_passing = nullptr;
-  detail::the_programs = nullptr;
-  detail::this_programs = nullptr;
-  detail::this_readiness = nullptr;
-  detail::this_signals = nullptr;
-  detail::the_signals = nullptr;
-  detail::this_home = nullptr;
-  detail::this_calling = {};
-  detail::this_node = nullptr;
-  if (options_.torture != 0) detail::attention.store(0);
+  this_streams = nullptr;
+  this_clocks = nullptr;
+  this_node_mark = 0;
+  the_mail = nullptr;
+  the_processes = nullptr;
+  this_engine = nullptr;
+  this_post = nullptr;
+  the_files = nullptr;
+  when_task_ended = nullptr;
+  this_passing = nullptr;
+  the_programs = nullptr;
+  this_programs = nullptr;
+  this_readiness = nullptr;
+  this_signals = nullptr;
+  the_signals = nullptr;
+  this_home = nullptr;
+  this_calling = {};
+  this_node = nullptr;
+  if (options_.torture != 0) attention.store(0);
   own_store_.reset();
 }
 
-inline id128 node::random_id() {
+inline id128 node_body::random_id() {
   id128 id;
   if (::getrandom(&id, sizeof id, 0) != sizeof id) throw error(errc::address_space, "getrandom failed");
   return id;
 }
 
-inline id128 node::boot_id() {
+inline id128 node_body::boot_id() {
   // Whose steady clock this is: the machine and its boot.
   id128 id;
   if (std::FILE* file = std::fopen("/proc/sys/kernel/random/boot_id", "re")) {
@@ -347,7 +341,7 @@ inline id128 node::boot_id() {
   return id;
 }
 
-inline void node::open_store() {
+inline void node_body::open_store() {
   store_options how;
   how.create = options_.join.empty();
   std::string path = options_.store;
@@ -360,90 +354,88 @@ inline void node::open_store() {
   images_.emplace(store::open(path, how));
 }
 
-inline void node::set_tables() {
-  detail::fault_node = id_;
+inline void node_body::set_tables() {
+  fault_node = id_;
   home_.emplace(id_, *network_, *space_, *vacated_);
   post_.emplace(*home_, *network_);
-  carriers_.add(detail::mail_carrier);
-  carriers_.add(detail::usage_carrier);
+  carriers_.add(mail_carrier);
+  carriers_.add(usage_carrier);
   signals_.emplace(*home_, *network_, loop_);
-  home_->when_place_changes([](task_id task) noexcept { detail::this_signals->send_again(task); });
-  carriers_.add(detail::signal_carrier);
-  detail::clock_skew = detail::skew_from_environment(id_);
+  home_->when_place_changes([](task_id task) noexcept { this_signals->send_again(task); });
+  carriers_.add(signal_carrier);
+  clock_skew = skew_from_environment(id_);
   id128 boot = boot_id();
-  boot.low ^= static_cast<std::uint64_t>(detail::clock_skew); // with other clocks it stands for another machine
-  detail::home_services.set(detail::service::fork, detail::forking::serve);
+  boot.low ^= static_cast<std::uint64_t>(clock_skew); // with other clocks it stands for another machine
+  home_services.set(service::fork, forking::serve);
   std::vector<std::string> words{program_invocation_name};
   words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
-  surroundings_.emplace(detail::home_surroundings::of_this_process(std::move(words)));
+  surroundings_.emplace(home_surroundings::of_this_process(std::move(words)));
   set_file_tables();
   programs_.emplace(loop_);
-  carriers_.add(detail::program_carrier);
-  pages_.emplace(detail::page_office::parts{id_, cluster_, std::move(pages_network_), *scanner_, options_.push_rest,
-                                            &detail::node_calls::memory_whole, &detail::node_calls::memory_losing,
-                                            &detail::node_calls::memory_lost});
-  engine_.emplace(detail::transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_,
-                                                 carriers_, departed_, boot, options_.most_inline, options_.moves_by,
-                                                 detail::node_calls::listener, loop_,
-                                                 std::chrono::milliseconds(options_.keepalive_ms) * 6, *pages_});
+  carriers_.add(program_carrier);
+  pages_.emplace(page_office::parts{id_, cluster_, std::move(pages_network_), *scanner_, options_.push_rest,
+                                    &node_calls::memory_whole, &node_calls::memory_losing, &node_calls::memory_lost});
+  engine_.emplace(transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_, carriers_, departed_,
+                                         boot, options_.most_inline, options_.moves_by, node_calls::listener, loop_,
+                                         std::chrono::milliseconds(options_.keepalive_ms) * 6, *pages_});
   eviction_.emplace(*home_, *engine_, members_);
-  detail::this_eviction = &*eviction_;
-  detail::home_services.set(detail::service::cluster, &node::serve_cluster);
-  sleepers_.emplace(loop_, &detail::node_calls::woken);
-  timers_.emplace(loop_, &detail::node_calls::timer_due);
+  this_eviction = &*eviction_;
+  home_services.set(service::cluster, &node_body::serve_cluster);
+  sleepers_.emplace(loop_, &node_calls::woken);
+  timers_.emplace(loop_, &node_calls::timer_due);
   children_.emplace(loop_);
-  scheduler_.emplace(detail::scheduler::hooks{this, &detail::node_calls::serve, &detail::node_calls::finished,
-                                              &detail::node_calls::faulted});
-  detail::this_calling = {&*network_, &calls_, network_->incarnation()};
-  detail::this_home = &*home_;
-  detail::this_post = &*post_;
-  detail::this_signals = &*signals_;
-  detail::the_signals = &detail::node_calls::signal_table;
-  detail::home_services.set(detail::service::signal, detail::signals::serve);
-  detail::the_process_hooks.post = detail::signals::post_from_home;
-  detail::the_process_parts.add(detail::signals_part);
-  detail::this_engine = &*engine_;
-  detail::the_mail = &detail::mail::services;
-  detail::surroundings_at_home::of_this_home = &*surroundings_;
-  detail::the_surroundings = &detail::surroundings_at_home::services;
-  detail::home_services.set(detail::service::surroundings, detail::surroundings_at_home::on_request);
-  detail::the_process_parts.add({.inherit = detail::surroundings::inherit});
-  detail::the_process_parts.add({.inherit = [](detail::control_block& parent, detail::control_block& child) {
+  scheduler_.emplace(scheduler::hooks{this, &node_calls::serve, &node_calls::finished,
+                                              &node_calls::faulted});
+  this_calling = {&*network_, &calls_, network_->incarnation()};
+  this_home = &*home_;
+  this_post = &*post_;
+  this_signals = &*signals_;
+  the_signals = &node_calls::signal_table;
+  home_services.set(service::signal, signals::serve);
+  the_process_hooks.post = signals::post_from_home;
+  the_process_parts.add(signals_part);
+  this_engine = &*engine_;
+  the_mail = &mail::services;
+  surroundings_at_home::of_this_home = &*surroundings_;
+  the_surroundings = &surroundings_at_home::services;
+  home_services.set(service::surroundings, surroundings_at_home::on_request);
+  the_process_parts.add({.inherit = surroundings::inherit});
+  the_process_parts.add({.inherit = [](control_block& parent, control_block& child) {
     child.process.accounted = parent.process.accounted;
   }});
-  detail::home_services.set(detail::service::process, detail::process::serve);
-  detail::the_processes = &detail::process::services;
+  home_services.set(service::process, process::serve);
+  the_processes = &process::services;
   streams_.emplace();
-  detail::this_streams = &*streams_;
-  detail::the_streams = &detail::streams_at_home::services;
-  detail::home_services.set(detail::service::stream, detail::home_streams::on_request);
-  detail::the_process_parts.add({.ending = detail::stream_state::ending});
-  detail::this_programs = &*programs_;
-  detail::the_programs = &detail::program_calls::services;
-  detail::the_process_parts.add(detail::running::part); // the first to end, as what programs wrote is the streams' next
+  this_streams = &*streams_;
+  the_streams = &streams_at_home::services;
+  home_services.set(service::stream, home_streams::on_request);
+  the_process_parts.add({.ending = stream_state::ending});
+  this_programs = &*programs_;
+  the_programs = &program_calls::services;
+  the_process_parts.add(running::part); // the first to end, as what programs wrote is the streams' next
   process_streams_.emplace();
   clocks_.emplace();
-  detail::this_clocks = &*clocks_;
-  detail::this_node_mark = network_->incarnation();
-  detail::the_clocks = &detail::clock_calls;
-  detail::home_services.set(detail::service::time, detail::home_clocks::on_request);
-  detail::the_process_parts.add({.inherit = detail::time_state::inherit});
-  carriers_.add(detail::placement_carrier);
-  detail::the_hosts = host_table();
-  detail::home_services.set(detail::service::hosts, &node::serve_hosts);
-  detail::the_services = &detail::node_calls::table;
+  this_clocks = &*clocks_;
+  this_node_mark = network_->incarnation();
+  the_clocks = &clock_calls;
+  home_services.set(service::time, home_clocks::on_request);
+  the_process_parts.add({.inherit = time_state::inherit});
+  carriers_.add(placement_carrier);
+  the_hosts = host_table();
+  home_services.set(service::hosts, &node_body::serve_hosts);
+  the_services = &node_calls::table;
   // Before anybody can be told of this node: tasks may come with the next message.
   scheduler_->start(options_.workers);
-  placement_.emplace(detail::placement_office::parts{loop_, *home_, *network_, members_, *engine_, *scheduler_},
+  placement_.emplace(placement_office::parts{loop_, *home_, *network_, members_, *engine_, *scheduler_},
                      options_.policy, options_.choose);
-  detail::this_placement = &*placement_;
-  detail::the_placement = &detail::placing::services;
+  this_placement = &*placement_;
+  the_placement = &placing::services;
   placement_->start();
   if (options_.usage) scheduler_->account_usage();
   if (options_.checkpoint_ms != 0) loop_.post([this] { checkpoint_from_time_to_time(); });
 }
 
-inline void node::set_file_tables() {
+inline void node_body::set_file_tables() {
   // A process's table of descriptors grows by doubling, and each time waits until every thread has noticed.
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
@@ -452,67 +444,67 @@ inline void node::set_file_tables() {
     int far = ::fcntl(2, F_DUPFD_CLOEXEC, static_cast<int>(std::min<rlim_t>(limit.rlim_max, 4096) - 1));
     if (far >= 0) ::close(far);
   }
-  passing_.emplace(images_->path(), detail::hex(cluster_.low), id_);
+  passing_.emplace(images_->path(), hex(cluster_.low), id_);
   readiness_.emplace(loop_);
-  detail::this_passing = &*passing_;
-  detail::this_readiness = &*readiness_;
+  this_passing = &*passing_;
+  this_readiness = &*readiness_;
   bool several_machines = options_.reopen_files || !options_.credentials.empty(); // without them all nodes are on one
-  detail::file_carrying::how = {options_.reopen_files, several_machines, images_->path()};
-  detail::this_offset_home = &offset_home_;
-  detail::this_offset_tokens = &offset_tokens_;
-  detail::home_services.set(detail::service::offset, detail::offsets::on_request);
-  detail::this_pipe_home = &pipe_home_;
-  detail::home_services.set(detail::service::pipe, detail::home_pipes::on_request);
-  detail::when_task_ended = [](task_id task) noexcept {
+  file_carrying::how = {options_.reopen_files, several_machines, images_->path()};
+  this_offset_home = &offset_home_;
+  this_offset_tokens = &offset_tokens_;
+  home_services.set(service::offset, offsets::on_request);
+  this_pipe_home = &pipe_home_;
+  home_services.set(service::pipe, home_pipes::on_request);
+  when_task_ended = [](task_id task) noexcept {
     node_heap_scope scope;
-    detail::this_pipe_home->task_ended(task);
+    this_pipe_home->task_ended(task);
   };
   std::signal(SIGPIPE, SIG_IGN); // it would end the node; the task's write says EPIPE
-  static detail::file_services table{
-      .wake_when = [](int kernel, std::uint32_t events) { detail::this_readiness->wake_when(detail::self(), kernel, events); },
-      .forget = [](int kernel) noexcept { detail::this_readiness->forget(kernel); },
+  static file_services table{
+      .wake_when = [](int kernel, std::uint32_t events) { this_readiness->wake_when(self(), kernel, events); },
+      .forget = [](int kernel) noexcept { this_readiness->forget(kernel); },
       .sharing = {},
-      .step_offset = detail::offsets::step,
-      .take_token = detail::offsets::take_token,
-      .put_token = detail::offsets::put_token,
-      .holders_change = detail::offsets::holders_change,
+      .step_offset = offsets::step,
+      .take_token = offsets::take_token,
+      .put_token = offsets::put_token,
+      .holders_change = offsets::holders_change,
       .pipes_at_home = false,
-      .read_pipe = detail::home_pipes::read,
-      .write_pipe = detail::home_pipes::write,
-      .look_at_pipe = detail::home_pipes::state,
-      .give_pipe = detail::home_pipes::give,
-      .leave_pipe = detail::home_pipes::leave,
+      .read_pipe = home_pipes::read,
+      .write_pipe = home_pipes::write,
+      .look_at_pipe = home_pipes::state,
+      .give_pipe = home_pipes::give,
+      .leave_pipe = home_pipes::leave,
   };
   // What only the kernel has cannot leave its machine.
   table.sharing = options_.shared_offset == offset_sharing::kernel && several_machines ? offset_sharing::home
                                                                                        : options_.shared_offset;
   table.pipes_at_home = several_machines;
-  detail::the_files = &table;
-  detail::the_process_parts.add({.inherit = detail::descriptors::inherit, .ending = detail::descriptors::ending});
-  carriers_.add(detail::file_carrier);
+  the_files = &table;
+  the_process_parts.add({.inherit = descriptors::inherit, .ending = descriptors::ending});
+  carriers_.add(file_carrier);
 }
 
-inline void node::say(const std::string& line) const {
+inline void node_body::say(const std::string& line) const {
   if (!options_.quiet) std::fprintf(stderr, "migrate: node %s: %s\n", to_string(id_).c_str(), line.c_str());
 }
 
-inline void node::checkpoint_from_time_to_time() {
+inline void node_body::checkpoint_from_time_to_time() {
   loop_.after(std::chrono::milliseconds(options_.checkpoint_ms), [this] {
     engine_->checkpoint_all();
     checkpoint_from_time_to_time();
   });
 }
 
-inline void node::sweep_regions() {
-  if (vacated_->sweep()) loop_.after(detail::vacated_regions::patience, [this] { sweep_regions(); });
+inline void node_body::sweep_regions() {
+  if (vacated_->sweep()) loop_.after(vacated_regions::patience, [this] { sweep_regions(); });
 }
 
-inline void node::report_exception(task_id task, const char* name, const std::byte* bytes, std::size_t size) {
+inline void node_body::report_exception(task_id task, const char* name, const std::byte* bytes, std::size_t size) {
   // One that nobody will ask for must not vanish.
   if (!home_->detached(task)) return;
   try {
     byte_reader reader(bytes, size);
-    detail::throw_encoded_exception(reader);
+    throw_encoded_exception(reader);
   } catch (const std::exception& thrown) {
     say("task " + to_string(task) + (*name != 0 ? std::string(" (") + name + ")" : "") +
         " ended by an exception: " + thrown.what());
@@ -521,13 +513,13 @@ inline void node::report_exception(task_id task, const char* name, const std::by
 
 // --- the cluster -------------------------------------------------------------------------------------
 
-inline std::vector<std::string> node::sibling_arguments() const {
+inline std::vector<std::string> node_body::sibling_arguments() const {
   std::vector<std::string> arguments{"migrate-node"};
   arguments.insert(arguments.end(), options_.arguments.begin(), options_.arguments.end());
   auto add = [&](const std::string& name, const std::string& value) {
     arguments.push_back("--migrate-" + name + "=" + value);
   };
-  add("join", first() ? address() : network_->address_of(detail::family::registrar));
+  add("join", first() ? address() : network_->address_of(family::registrar));
   add("store", options_.store);
   add("workers", std::to_string(options_.workers));
   add("nodes", "1");
@@ -536,18 +528,18 @@ inline std::vector<std::string> node::sibling_arguments() const {
   add("transfer", std::string(name_of(options_.moves_by)));
   add("push", options_.push_rest ? "1" : "0");
   add("keepalive", std::to_string(options_.keepalive_ms));
-  add("checkpoint", detail::seconds_text(options_.checkpoint_ms));
+  add("checkpoint", seconds_text(options_.checkpoint_ms));
   add("policy", placement_policy_names[static_cast<std::size_t>(options_.policy)]);
   if (!options_.credentials.empty()) add("credentials", options_.credentials);
   if (options_.quiet) arguments.push_back("--migrate-quiet");
   if (options_.usage) arguments.push_back("--migrate-usage");
   if (options_.reopen_files) arguments.push_back("--migrate-reopen-files");
-  add("shared-offset", std::string(detail::offset_sharing_names[static_cast<std::size_t>(options_.shared_offset)]));
+  add("shared-offset", std::string(offset_sharing_names[static_cast<std::size_t>(options_.shared_offset)]));
   arguments.push_back("--migrate-helper");
   return arguments;
 }
 
-inline void node::start_sibling(std::uint64_t call) {
+inline void node_body::start_sibling(std::uint64_t call) {
   if (engine_->closed()) {
     calls_.complete(call, {errc::node_leaving, "node " + to_string(id_) + " is leaving its host, and starts no other there", 0, 0, {}});
     return;
@@ -559,7 +551,7 @@ inline void node::start_sibling(std::uint64_t call) {
   children_->start(sibling_arguments());
 }
 
-inline void node::member_came() {
+inline void node_body::member_came() {
   if (placement_) placement_->on_node_came();
   std::vector<std::uint64_t> waiting;
   {
@@ -569,7 +561,7 @@ inline void node::member_came() {
   for (std::uint64_t call : waiting) calls_.complete(call, {});
 }
 
-inline void node::start_siblings() {
+inline void node_body::start_siblings() {
   if (options_.nodes <= 1) return;
   for (unsigned i = 1; i < options_.nodes; ++i) children_->start(sibling_arguments());
   std::unique_lock guard(state_lock_);
@@ -582,7 +574,7 @@ inline void node::start_siblings() {
                     " came up" + (join_failure_ ? std::string("; the last was refused: ") + join_failure_->what() : ""));
 }
 
-inline void node::join_cluster() {
+inline void node_body::join_cluster() {
   network_->connect(options_.join);
   std::unique_lock guard(state_lock_);
   bool in_time = state_changed_.wait_for(guard, std::chrono::seconds(20), [&] { return joined_ || join_failure_; });
@@ -591,10 +583,10 @@ inline void node::join_cluster() {
     throw error(errc::node_unreachable, "joining the cluster at " + options_.join + ": no welcome within 20 s");
 }
 
-inline void node::on_connected(node_id peer, const peer_info& info) {
+inline void node_body::on_connected(node_id peer, const peer_info& info) {
   if (id_ == no_node) {
     // The node whose address was given, or the first one, which it named.
-    detail::send_message(*network_, peer, [](protocol::Message::Builder message) { message.setEnter(); });
+    send_message(*network_, peer, [](protocol::Message::Builder message) { message.setEnter(); });
     return;
   }
   network_->set_address(peer, info.address);
@@ -607,18 +599,18 @@ inline void node::on_connected(node_id peer, const peer_info& info) {
   signals_->on_node_back(peer);
 }
 
-template <class Fill> void node::send_on(connection& to, Fill&& fill) {
+template <class Fill> void node_body::send_on(connection& to, Fill&& fill) {
   capnp::MallocMessageBuilder message;
   fill(message.initRoot<protocol::Message>());
   to.send(message);
 }
 
-inline void node::on_enter(connection& from) {
+inline void node_body::on_enter(connection& from) {
   if (!first()) {
     send_on(from, [&](protocol::Message::Builder message) {
       auto list = message.initMembers(1);
-      list[0].setNode(number(detail::family::registrar));
-      list[0].setAddress(network_->address_of(detail::family::registrar));
+      list[0].setNode(number(family::registrar));
+      list[0].setAddress(network_->address_of(family::registrar));
     });
     return;
   }
@@ -634,9 +626,9 @@ inline void node::on_enter(connection& from) {
       list[i].setNode(number(known[i]));
       list[i].setAddress(known[i] == id_ ? network_->address() : network_->address_of(known[i]));
     }
-    auto ranges = welcome.initRanges(detail::region_classes);
-    for (unsigned kind = 0; kind < detail::region_classes; ++kind) {
-      detail::region_range range = ledger_.next_range(static_cast<region_class>(kind));
+    auto ranges = welcome.initRanges(region_classes);
+    for (unsigned kind = 0; kind < region_classes; ++kind) {
+      region_range range = ledger_.next_range(static_cast<region_class>(kind));
       ranges[kind].setKind(static_cast<std::uint8_t>(kind));
       ranges[kind].setFirst(range.first);
       ranges[kind].setCount(range.count);
@@ -657,10 +649,10 @@ inline void node::on_enter(connection& from) {
   state_changed_.notify_all();
 }
 
-inline void node::announce(node_id which, bool left) {
+inline void node_body::announce(node_id which, bool left) {
   for (node_id other : members_.all()) {
     if (other == id_ || other == which) continue;
-    detail::send_message(*network_, other, [&](protocol::Message::Builder message) {
+    send_message(*network_, other, [&](protocol::Message::Builder message) {
       auto list = message.initMembers(1);
       list[0].setNode(number(which));
       list[0].setAddress(network_->address_of(which));
@@ -669,14 +661,14 @@ inline void node::announce(node_id which, bool left) {
   }
 }
 
-inline void node::on_welcome(protocol::Welcome::Reader message) {
+inline void node_body::on_welcome(protocol::Welcome::Reader message) {
   if (id_ != no_node) return;
   id_ = node_id(message.getNode());
   cluster_ = {message.getCluster().getHigh(), message.getCluster().getLow()};
   network_->set_own_id(id_, cluster_);
   set_tables();
   for (auto range : message.getRanges())
-    if (range.getKind() < detail::region_classes)
+    if (range.getKind() < region_classes)
       home_->grant({static_cast<region_class>(range.getKind()), range.getFirst(), range.getCount()});
   on_members(message.getMembers());
   {
@@ -685,12 +677,12 @@ inline void node::on_welcome(protocol::Welcome::Reader message) {
     joined_ = true;
   }
   if (options_.grant != 0)
-    detail::send_message(*network_, detail::family::registrar,
+    send_message(*network_, family::registrar,
                          [&](protocol::Message::Builder into) { into.setForGrant(options_.grant); });
   state_changed_.notify_all();
 }
 
-inline void node::on_members(capnp::List<protocol::Member>::Reader list) {
+inline void node_body::on_members(capnp::List<protocol::Member>::Reader list) {
   for (auto each : list) {
     auto which = static_cast<node_id>(each.getNode());
     if (id_ == no_node) {
@@ -708,23 +700,22 @@ inline void node::on_members(capnp::List<protocol::Member>::Reader list) {
   member_came();
 }
 
-inline void node::on_grant(node_id asker, protocol::GrantRequest::Reader message) {
-  detail::answer reply;
-  if (!first() || message.getKind() >= detail::region_classes) {
+inline void node_body::on_grant(node_id asker, protocol::GrantRequest::Reader message) {
+  answer reply;
+  if (!first() || message.getKind() >= region_classes) {
     reply = {errc::protocol, "only the cluster's first node grants regions", 0, 0, {}};
   } else {
-    detail::region_range range = ledger_.next_range(static_cast<region_class>(message.getKind()));
+    region_range range = ledger_.next_range(static_cast<region_class>(message.getKind()));
     if (range.count == 0)
       reply = {errc::region_exhausted, "the cluster has no more regions of this class", 0, 0, {}};
     reply.first = (std::uint64_t{range.first} << 32) | range.count;
     reply.second = message.getKind() + 1u;
   }
-  detail::send_answer(*network_, asker, message.getCall(), reply);
+  send_answer(*network_, asker, message.getCall(), reply);
 }
 
-inline void node::on_message(connection& from, node_id peer, protocol::Message::Reader message,
+inline void node_body::on_message(connection& from, node_id peer, protocol::Message::Reader message,
                              kj::ArrayPtr<const kj::byte> attachment) {
-  using namespace detail;
   auto which = message.which();
   if (peer == no_node) {
     if (which == protocol::Message::ENTER) on_enter(from);
@@ -811,7 +802,7 @@ inline void node::on_message(connection& from, node_id peer, protocol::Message::
   }
 }
 
-inline void node::on_disconnected(node_id peer, const error& reason, peer_loss how) {
+inline void node_body::on_disconnected(node_id peer, const error& reason, peer_loss how) {
   if (id_ == no_node) return;
   if (how == peer_loss::broken) {
     engine_->on_connection_broken(peer, reason.what());
@@ -819,7 +810,7 @@ inline void node::on_disconnected(node_id peer, const error& reason, peer_loss h
     return;
   }
   bool process_is_gone = how == peer_loss::gone;
-  if (peer == detail::family::registrar && options_.helper) {
+  if (peer == family::registrar && options_.helper) {
     std::lock_guard guard(state_lock_);
     stopped_ = true;
     state_changed_.notify_all();
@@ -843,7 +834,7 @@ inline void node::on_disconnected(node_id peer, const error& reason, peer_loss h
   state_changed_.notify_all();
 }
 
-inline void node::on_unreachable(node_id peer, const error& reason, std::size_t) {
+inline void node_body::on_unreachable(node_id peer, const error& reason, std::size_t) {
   if (id_ == no_node) {
     std::lock_guard guard(state_lock_);
     if (!joined_) join_failure_ = reason;
@@ -853,17 +844,17 @@ inline void node::on_unreachable(node_id peer, const error& reason, std::size_t)
   if (peer != no_node) on_disconnected(peer, reason, peer_loss::unreachable);
 }
 
-inline void node::on_refused(const std::string& peer, const error& reason) {
+inline void node_body::on_refused(const std::string& peer, const error& reason) {
   say("sent away " + peer + ": " + reason.what());
   std::lock_guard guard(state_lock_);
   join_failure_ = reason;
 }
 
-inline move_statistics node::statistics() {
+inline move_statistics node_body::statistics() {
   move_statistics all = engine_->statistics();
   for (node_id other : members_.all()) {
     if (other == id_) continue;
-    detail::called made = detail::call_node(other, [](protocol::Message::Builder message, std::uint64_t call) {
+    called made = call_node(other, [](protocol::Message::Builder message, std::uint64_t call) {
       message.initStatistics().setCall(call);
     });
     if (made.got.code != errc::ok) continue;
@@ -873,4 +864,4 @@ inline move_statistics node::statistics() {
   return all;
 }
 
-} // namespace migrate
+} // namespace migrate::detail

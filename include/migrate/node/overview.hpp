@@ -1,38 +1,38 @@
-// What a node knows of the whole cluster, and what it does at a person's command. Included by node.hpp.
+// What a node knows of the whole cluster, and what it does at a person's command. Included by node/interface.hpp.
 #pragma once
 
-#include <migrate/node.hpp>
+#include <migrate/node/body.hpp>
 
-namespace migrate {
+namespace migrate::detail {
 
-inline node_status node::own_status(std::size_t most_tasks) {
+inline node_status node_body::own_status(std::size_t most_tasks) {
   node_status made;
   made.node = id_;
-  made.host = detail::this_host();
+  made.host = this_host();
   made.process = static_cast<std::uint32_t>(::getpid());
   made.address = address();
   made.workers = options_.workers;
   made.state = eviction_->active() ? "leaves its host" : "";
   made.tasks_here = home_->residents().count();
-  made.tasks = detail::tasks_of(home_->residents(), id_, most_tasks);
-  made.events = detail::aged(events_.last(detail::event_log::kept));
+  made.tasks = tasks_of(home_->residents(), id_, most_tasks);
+  made.events = aged(events_.last(event_log::kept));
   return made;
 }
 
-inline std::vector<node_status> node::status(std::chrono::milliseconds within,
+inline std::vector<node_status> node_body::status(std::chrono::milliseconds within,
                                              const std::atomic<bool>& give_up) {
   std::vector<node_id> others = members_.all();
   std::erase(others, id_);
-  auto got = detail::ask_all(
+  auto got = ask_all(
       others,
       [](node_id whom, std::uint64_t call) {
-        detail::request_home(whom, detail::service::cluster, call, [](byte_writer& into) {
-          into.put(detail::cluster_wish::status);
-          into.put(std::uint64_t{detail::most_listed});
+        request_home(whom, service::cluster, call, [](byte_writer& into) {
+          into.put(cluster_wish::status);
+          into.put(std::uint64_t{most_listed});
         });
       },
       std::chrono::steady_clock::now() + within, give_up);
-  std::vector<node_status> all{own_status(detail::most_listed)};
+  std::vector<node_status> all{own_status(most_listed)};
   for (std::size_t i = 0; i < others.size(); ++i) {
     node_status each;
     if (got[i] && got[i]->code == errc::ok) {
@@ -47,13 +47,12 @@ inline std::vector<node_status> node::status(std::chrono::milliseconds within,
     all.push_back(std::move(each));
   }
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.node < b.node; });
-  detail::make_one(all, id_);
+  make_one(all, id_);
   return all;
 }
 
-inline detail::failure node::move_by_command(task_id task, node_id target, std::chrono::milliseconds within,
+inline failure node_body::move_by_command(task_id task, node_id target, std::chrono::milliseconds within,
                                              const std::atomic<bool>& give_up) {
-  using namespace detail;
   const auto deadline = std::chrono::steady_clock::now() + within;
   const std::string asked = "moving task " + to_string(task) + " to node " + to_string(target) + ": ";
   auto ask = [&](node_id whom, auto&& fill) -> answer {
@@ -114,9 +113,9 @@ inline detail::failure node::move_by_command(task_id task, node_id target, std::
   }
 }
 
-inline void node::open_control_desk() {
+inline void node_body::open_control_desk() {
   using namespace std::chrono_literals;
-  desk_.emplace(loop_, detail::control_desk::functions{
+  desk_.emplace(loop_, control_desk::functions{
                            .status = [this](const std::atomic<bool>& give_up) { return status(1s, give_up); },
                            .move =
                                [this](task_id task, node_id target, const std::atomic<bool>& give_up) {
@@ -129,4 +128,4 @@ inline void node::open_control_desk() {
   }
 }
 
-} // namespace migrate
+} // namespace migrate::detail

@@ -1,12 +1,10 @@
-// How a cluster's first node has idle hosts, and others ask it about them. Included by node.hpp.
+// How a cluster's first node has idle hosts, and others ask it about them. Included by node/interface.hpp.
 #pragma once
 
 #include <migrate/cluster/executable.hpp>
-#include <migrate/node.hpp>
+#include <migrate/node/body.hpp>
 
-namespace migrate {
-
-namespace detail {
+namespace migrate::detail {
 
 enum class host_wish : std::uint8_t { ask, give_back, hosts, event, event_descriptor };
 
@@ -67,43 +65,41 @@ struct host_calls {
                                        .event_descriptor = event_descriptor};
 };
 
-} // namespace detail
+inline const host_services* node_body::host_table() noexcept { return &host_calls::table; }
 
-inline const detail::host_services* node::host_table() noexcept { return &detail::host_calls::table; }
-
-inline void node::serve_hosts(const detail::request& asked, byte_reader& from) {
-  detail::host_client* client = detail::this_node->host_client_.get();
+inline void node_body::serve_hosts(const request& asked, byte_reader& from) {
+  host_client* client = this_node->host_client_.get();
   if (client == nullptr)
     throw error(errc::no_such_node,
                 "this cluster has no host database: start its first node with --migrate-hosts=ADDRESS");
-  detail::answer result;
+  answer result;
   byte_writer bytes;
-  switch (from.get<detail::host_wish>()) {
-  case detail::host_wish::ask: {
+  switch (from.get<host_wish>()) {
+  case host_wish::ask: {
     auto what = from.get<host_request>();
     client->ask(what, from.get<bool>());
     break;
   }
-  case detail::host_wish::give_back: client->give_back(from.get<std::uint64_t>()); break;
-  case detail::host_wish::hosts: bytes.put(client->hosts()); break;
-  case detail::host_wish::event: {
+  case host_wish::give_back: client->give_back(from.get<std::uint64_t>()); break;
+  case host_wish::hosts: bytes.put(client->hosts()); break;
+  case host_wish::event: {
     auto number = from.get<std::uint64_t>();
     auto descriptor = from.get<int>();
     std::chrono::nanoseconds limit(from.get<std::int64_t>());
     return client->event(asked, number, descriptor, limit);
   }
-  case detail::host_wish::event_descriptor:
-    if (asked.asker != detail::this_node->id_)
+  case host_wish::event_descriptor:
+    if (asked.asker != this_node->id_)
       throw error(errc::not_permitted,
                   "a descriptor for events of hosts can be had on the cluster's first node only");
     result.first = static_cast<std::uint64_t>(client->event_descriptor());
     break;
   }
   result.bytes = {bytes.bytes().data(), bytes.bytes().size()};
-  detail::reply(asked, std::move(result));
+  reply(asked, std::move(result));
 }
 
-inline void node::start_hosts() {
+inline void node_body::start_hosts() {
   std::optional<credentials> security;
   if (!options_.credentials.empty()) security = credentials::in(options_.credentials);
   if (!options_.host_database.empty()) {
@@ -120,11 +116,11 @@ inline void node::start_hosts() {
   host_request what;
   what.wanted = 0;
   if (auto comma = where.rfind(','); comma != std::string::npos) {
-    what.wanted = detail::parse_number<unsigned>("hosts", std::string_view(where).substr(comma + 1));
+    what.wanted = parse_number<unsigned>("hosts", std::string_view(where).substr(comma + 1));
     where.resize(comma);
   }
-  detail::launch_terms terms;
-  terms.executable = to_string(detail::publish_executable(options_.store));
+  launch_terms terms;
+  terms.executable = to_string(publish_executable(options_.store));
   terms.path = std::filesystem::read_symlink("/proc/self/exe").string();
   terms.store = options_.store;
   terms.arguments = sibling_arguments();
@@ -133,15 +129,15 @@ inline void node::start_hosts() {
     if (std::string_view one = *each;
         !one.starts_with("MIGRATE_LISTEN=") && !one.starts_with("MIGRATE_AGENT="))
       terms.environment.emplace_back(one);
-  host_client_ = std::make_unique<detail::host_client>(
+  host_client_ = std::make_unique<host_client>(
       loop_, where, std::move(security), program_invocation_short_name, [terms] { return terms; });
   host_client_->start();
   if (what.wanted > 0) host_client_->ask(what, false);
 }
 
-inline void node::stop_hosts() {
+inline void node_body::stop_hosts() {
   if (host_client_) host_client_->stop();
   if (host_database_) host_database_->stop();
 }
 
-} // namespace migrate
+} // namespace migrate::detail
