@@ -75,7 +75,12 @@ TEST_CASE("a node that is waited for gives to one that waits") {
   CHECK(found.gain == Approx(1 / (0.1 / 12) * (1.0 / 12)));
   early.busy = 0.95;
   CHECK(worth(automatic_placement::weigh(block, late, early, 0.01)) == 0);
-  late.busy = 0.5, early.busy = 0.1; // nobody waits for a node that is idle half of the time
+  // Where messages are waited for as well, no node is busy all the time, and a block takes as much along.
+  late.busy = 0.5, early.busy = 0.1;
+  CHECK(automatic_placement::weigh(block, late, early, 0.01).gain == Approx(found.gain));
+  early.busy = 0.35;
+  CHECK(worth(automatic_placement::weigh(block, late, early, 0.01)) == 0);
+  late.busy = 0.2, early.busy = 0; // nobody waits for a node that is idle most of the time
   CHECK(worth(automatic_placement::weigh(block, late, early, 0.01)) == 0);
 }
 

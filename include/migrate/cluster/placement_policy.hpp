@@ -115,9 +115,9 @@ class automatic_placement final : public placement {
   //
   //   share  the node has more that can run than workers, and the task, which can run all the time, would get more of a
   //          processor elsewhere;
-  //   idle   the node has always something to run while another, which has none at times, waits for it: then what
-  //          counts is that the busier of the two is less so after the move. The share of a task that can run all the
-  //          time must not be less.
+  //   idle   the node has something to run for more of the time than another, which waits for it: then what counts is
+  //          how much less so the busier of the two is after the move. The share of a task that can run all the time
+  //          must not be less.
   //
   // A task that waits for others is done no sooner by a larger share: how many can run tells little then, since those
   // wait that are done with their part.
@@ -127,9 +127,9 @@ class automatic_placement final : public placement {
 
 public:
   static constexpr double share_margin = 1.25;  // a move to a larger share wants one that is so many times larger
-  static constexpr double idle_margin = 0.08;   // one to idle time wants so much of it to be left, and twice as much to
+  static constexpr double idle_margin = 0.1;    // one to idle time wants so much of it to be left, and twice as much to
                                                 // begin with: nodes that wait for each other take turns in being idle
-  static constexpr double busy_enough = 0.8;    // below this a node holds nobody up
+  static constexpr double busy_enough = 0.25;   // below this a node holds nobody up
   static constexpr double all_the_time = 0.95;  // in which a task that waits for no others can run, where others do too
   static constexpr double message_cost = 50e-6; // seconds, of one to another node instead of one on the same
   static constexpr double least_gain = 0.01;    // seconds
@@ -166,7 +166,7 @@ public:
     double there_after = there.busy + std::max(task.rate / there.capacity(), idle_margin);
     if (task.rate > 0 && here.busy >= busy_enough && there_after < here.busy - idle_margin && (waits || fast <= slow)) {
       double seconds_left = std::min(left / task.rate, most_left);
-      consider(seconds_left, seconds_left * (1 - after / here.busy), false);
+      consider(seconds_left, seconds_left * (here.busy - after), false);
     }
     return found;
   }
