@@ -137,16 +137,18 @@ private:
   }
 
   verdict wait_for_verdict() {
-    for (migrate::task<verdict>& block : blocks_)
-      while (!block.wait_for(std::chrono::milliseconds(250))) throw_if_one_ended();
-    std::vector<verdict> verdicts;
-    for (std::size_t index = 0; index < blocks_.size(); ++index) verdicts.push_back(join(index));
-    return verdicts[0];
+    for (std::size_t index = 0; index < blocks_.size(); ++index) {
+      while (blocks_[index].joinable() && !blocks_[index].wait_for(std::chrono::milliseconds(250))) throw_if_one_ended();
+      join(index);
+    }
+    return verdict_;
   }
 
-  verdict join(std::size_t index) {
+  void join(std::size_t index) {
+    if (!blocks_[index].joinable()) return;
     try {
-      return blocks_[index].join();
+      verdict its = blocks_[index].join();
+      if (index == 0) verdict_ = std::move(its);
     } catch (const migrate::error& problem) {
       throw migrate::error(problem.code(), "block " + std::to_string(index) +
                                                " of the simulation was lost: " + problem.what());
@@ -172,6 +174,7 @@ private:
   progress shown_;
   std::vector<migrate::task<verdict>> blocks_;
   std::vector<migrate::task_id> all_;
+  verdict verdict_;
   migrate::mailbox<load_report> reports_;
   std::vector<load_report> reported_;
   std::uint64_t placed_ = 0;
