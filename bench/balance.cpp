@@ -37,6 +37,12 @@ words operator+(words a, const words& b) {
   return a;
 }
 
+words on(const test_hosts& hosts, unsigned host, const words& command) {
+  // On one of this machine's processors. On several, what a host may use of them in a period goes to whichever asks first, and
+  // a load hog there takes all or nothing.
+  return hosts.on(host, words{"taskset", "-c", std::to_string(host % std::thread::hardware_concurrency())} + command);
+}
+
 double value_of(const std::string& text, const std::string& row) {
   std::size_t at = text.find("\n" + row + " ");
   if (at == std::string::npos) throw std::runtime_error("no row '" + row + "' in:\n" + text);
@@ -61,7 +67,7 @@ public:
                                   "--migrate-credentials=" + credentials_.path(),
                                   "--migrate-store=" + (folder_.path / "store").string()};
     if (host != 1) whole.push_back("--migrate-join=" + address(1));
-    return hosts_.on(host, whole);
+    return on(hosts_, host, whole);
   }
 
 private:
@@ -74,17 +80,17 @@ private:
 
 class hog {
 public:
-  hog(const test_hosts& hosts, unsigned host) : busy_(hosts.on(host, {"/bin/sh", "-c", "while :; do :; done"}), {}) {}
+  hog(const test_hosts& hosts, unsigned host) : busy_(on(hosts, host, {"/bin/sh", "-c", "while :; do :; done"}), {}) {}
 
 private:
   program busy_;
 };
 
 std::vector<double> speeds(const test_hosts& hosts, const words& command, const std::string& row) {
-  // Of the hosts, all at once, since they share this machine's memory: each does the same work alone, on one thread.
+  // Of the hosts, all at once, since they share this machine's memory: each does the same work alone.
   std::vector<std::unique_ptr<program>> alone;
   for (unsigned host = 1; host <= hosts_used; ++host)
-    alone.push_back(std::make_unique<program>(hosts.on(host, command), environment{}));
+    alone.push_back(std::make_unique<program>(on(hosts, host, command), environment{}));
   std::vector<double> all;
   for (auto& each : alone) all.push_back(value_of(ended(*each), row) * 1e6);
   return all;
@@ -101,7 +107,7 @@ const words pic{MIGRATE_EXAMPLES_DIR "/pic", "--no-progress", "-g", "2998", "-n"
 words pic_work(unsigned steps) { return pic + words{"-s", std::to_string(steps)}; }
 
 double run_pic(const test_hosts& hosts, const char* policy, unsigned steps) {
-  // Seconds.
+  // Seconds for each step.
   cluster made(hosts);
   words command = pic_work(steps) + words{"-b", "36", "--await-nodes", "3", std::string("--migrate-policy=") + policy};
   program first(made.node(1, command), {});
@@ -109,29 +115,29 @@ double run_pic(const test_hosts& hosts, const char* policy, unsigned steps) {
   program second(made.node(2, command), {}), third(made.node(3, command), {});
   std::string text = ended(first);
   if (std::getenv("MIGRATE_BENCH_VERBOSE") != nullptr) std::printf("%s: %s\n", policy, text.c_str());
-  return value_of(text, "seconds");
+  return value_of(text, "seconds") / steps;
 }
 
 bool particles(unsigned steps) {
   test_hosts hosts(hosts_used);
   if (!hosts.made()) return true;
   hog busy(hosts, hogged);
-  std::vector<double> speed = speeds(hosts, pic_work(4) + words{"--serial"}, "particle pushes/s");
+  std::vector<double> speed = speeds(hosts, pic_work(8) + words{"--serial"}, "particle pushes/s");
   double all = 0;
   for (double each : speed) all += each;
-  double ideal = 1.0 * particles_used * steps / all;
+  double ideal = particles_used / all;
   bench::shown("PIC alone on each host, the second with a load hog",
                bench::text("%.2f, %.2f and %.2f million pushes/s", speed[0] / 1e6, speed[1] / 1e6, speed[2] / 1e6));
-  double none = run_pic(hosts, "manual", steps);
+  auto show = [&](double step) { return bench::text("%.2f (%.3f s a step, of %.3f s)", ideal / step, ideal, step); };
+  // Where nothing moves, or only as its own balance has it, some steps tell as much as many.
+  double none = run_pic(hosts, "manual", steps / 4);
+  double own = run_pic(hosts, "application", steps / 4);
   double automatic = run_pic(hosts, "automatic", steps);
-  double own = run_pic(hosts, "application", steps);
-  bench::shown("PIC with a load hog on one of three test hosts, no policy, against the ideal",
-               bench::text("%.2f (%.1f s of %.1f s)", ideal / none, ideal, none));
-  bench::shown("the same, its own balance", bench::text("%.2f (%.1f s of %.1f s)", ideal / own, ideal, own));
+  bench::shown("PIC with a load hog on one of three test hosts, no policy, against the ideal", show(none));
+  bench::shown("the same, its own balance", show(own));
   bench::shown("the same, automatic policy, against no policy", bench::text("%.2f x as fast", none / automatic));
   return bench::row("PIC with a load hog on one of three test hosts, automatic policy, against the ideal",
-                    bench::text("%.2f (%.1f s of %.1f s)", ideal / automatic, ideal, automatic), ">= 0.85",
-                    ideal / automatic >= 0.85);
+                    show(automatic), ">= 0.85", ideal / automatic >= 0.85);
 }
 
 // --- unbalanced tree search, with nodes that come later ----------------------------------------------
@@ -198,7 +204,7 @@ int main(int argc, char** argv) {
   try {
     std::string which = argc > 1 ? argv[1] : "";
     bool good = true;
-    if (which != "uts") good = particles(argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 75) && good;
+    if (which != "uts") good = particles(argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 240) && good;
     if (which != "pic") good = search("T1", 4'130'071) && good;
     return good ? 0 : 1;
   } catch (const std::exception& problem) {

@@ -31,7 +31,8 @@ namespace detail {
 
 class load_meter {
 public:
-  static constexpr double memory = 1.0; // seconds over which the averages are taken
+  static constexpr double memory = 1.0;      // seconds over which the averages are taken
+  static constexpr double busy_memory = 2.0; // the same, of how busy it is
 
   explicit load_meter(std::uint32_t workers, double speed = 1) noexcept : workers_(workers), speed_(speed) {}
 
@@ -43,7 +44,8 @@ public:
     // which are on their way here.
     if (seconds <= 0) return;
     double all = seconds * workers_;
-    busy_ += (std::clamp(busy_seconds / all + coming / (workers_ * speed_), 0.0, 1.0) - busy_) * weight(seconds);
+    busy_ += (std::clamp(busy_seconds / all + coming / (workers_ * speed_), 0.0, 1.0) - busy_) *
+             (1 - std::exp(-seconds / busy_memory));
     if (busy_seconds < least_busy) return; // too little to say how fast it went
     double speed = std::clamp(processor_seconds / busy_seconds, 0.01, 1.0);
     speed_ += (speed - speed_) * weight(busy_seconds / workers_);

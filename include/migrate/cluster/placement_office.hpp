@@ -137,6 +137,7 @@ private:
   clock::time_point sampled_at_{}, looked_at_{}, told_at_{}, probed_at_{};
   scheduler::times measured_;
   bool busy_ = false;
+  std::size_t leaving_ = 0; // of the tasks that can run, as of the last look: see task_watch
   std::thread probe_;
   std::atomic<bool> probing_{false};
 };
@@ -193,7 +194,7 @@ inline void placement_office::tick() {
   sampled_at_ = now;
   {
     held guard(lock_);
-    balancer_.sample(passed, runnable, now);
+    balancer_.sample(passed, runnable - std::min(runnable, leaving_), now);
   }
   if (runnable > 0) busy_ = true;
   if (moves() && busy_) watch_.sample(passed, with_.workers.running());
@@ -216,11 +217,12 @@ inline void placement_office::look(clock::time_point now, double seconds) {
   double busy = std::max(0.0, seconds * static_cast<double>(with_.workers.worker_count()) - idle);
   bool was_busy = std::exchange(busy_, false) || busy > 0.1 * seconds;
   if (moves() && was_busy) {
-    watch_.search(with_.home.residents());
+    watch_.search(with_.home.residents(), placement_office::seconds());
     watch_.charge(seconds, processor);
   }
   std::vector<task_load> tasks;
   if (moves() && was_busy) tasks = watch_.candidates(placement_office::seconds());
+  leaving_ = moves() && was_busy ? watch_.leaving() : 0;
   std::vector<proposed_move> proposed;
   std::vector<node_load> known;
   {
@@ -456,7 +458,7 @@ inline void placement_office::ended(std::uint64_t number, const failure& how) {
     if (how.code)
       balancer_.unanswered(move);
     else
-      balancer_.moved();
+      balancer_.moved(clock::now());
   }
   if (how.code) watch_.failed(move.what.task, seconds());
   note(move, how.code ? placement_outcome::failed : placement_outcome::moved, how.what);
@@ -466,7 +468,7 @@ inline void placement_office::arrived(resident& task, double used) {
   if (!moves()) return;
   watch_.arrived(task.id, task, used, seconds());
   held guard(lock_);
-  balancer_.arrived(task.id);
+  balancer_.arrived(task.id, clock::now());
 }
 
 // --- what others ask ---------------------------------------------------------------------------------

@@ -77,8 +77,9 @@ public:
   // The node for a task that is born and whose maker leaves it to the policy. This node's load comes first.
 
   virtual std::optional<proposed_move> next_move(const node_load& here, std::span<const node_load> others,
-                                                 std::span<const task_load> tasks, const move_cost& cost) const = 0;
-  // The move that is worth most now, if any is worth it.
+                                                 std::span<const task_load> tasks, const move_cost& cost,
+                                                 bool idle_too = true) const = 0;
+  // The move that is worth most now, if any is worth it; `idle_too`: or one to time that lies idle.
 };
 
 class manual_placement final : public placement {
@@ -86,7 +87,7 @@ public:
   placement_policy which() const noexcept override { return placement_policy::manual; }
   node_id at_spawn(std::span<const node_load> loads) const override { return loads.front().node; }
   std::optional<proposed_move> next_move(const node_load&, std::span<const node_load>, std::span<const task_load>,
-                                         const move_cost&) const override {
+                                         const move_cost&, bool) const override {
     return std::nullopt;
   }
 };
@@ -100,7 +101,7 @@ public:
     return chosen == no_node ? loads.front().node : chosen;
   }
   std::optional<proposed_move> next_move(const node_load&, std::span<const node_load>, std::span<const task_load>,
-                                         const move_cost&) const override {
+                                         const move_cost&, bool) const override {
     return std::nullopt;
   }
 
@@ -172,7 +173,8 @@ public:
   }
 
   std::optional<proposed_move> next_move(const node_load& here, std::span<const node_load> others,
-                                         std::span<const task_load> tasks, const move_cost& cost) const override {
+                                         std::span<const task_load> tasks, const move_cost& cost,
+                                         bool idle_too) const override {
     if (here.busy < busy_enough && here.runnable <= here.workers) return std::nullopt;
     std::vector<const node_load*> targets;
     for (const node_load& each : others)
@@ -190,7 +192,7 @@ public:
       if (task.here < std::max(least_stay, 20 * price)) continue;
       for (const node_load* there : targets) {
         move_prospect found = weigh(task, here, *there, price);
-        if (!found.worth_it()) continue;
+        if (!found.worth_it() || !(found.share || idle_too)) continue;
         if (!best || found.gain - found.cost > best->prospect.gain - best->prospect.cost)
           best = proposed_move{task, here, there->node, found};
       }

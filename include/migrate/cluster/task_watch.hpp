@@ -27,7 +27,8 @@ public:
   static constexpr std::size_t most_watched = 256;
   static constexpr std::size_t scanned_at_once = 8192; // records, in search of tasks that can run
   static constexpr double memory = 1.0;                // seconds over which averages are taken
-
+  static constexpr double rate_memory = 5.0; // the same, of how much a task computes: one of many that wait for each other
+                                             // is seen running a few times in a second only
 
   void sample(double seconds, std::span<const resident* const> running) noexcept {
     // `running`: the records of the tasks that workers have, whether they are watched or not.
@@ -43,14 +44,15 @@ public:
   void charge(double seconds, double processor_seconds) noexcept {
     // What the workers had since the last time goes to those that were seen.
     held guard(lock_);
-    double weight = 1 - std::exp(-seconds / memory);
+    double weight = 1 - std::exp(-seconds / memory), rate_weight = 1 - std::exp(-seconds / rate_memory);
     double watched = 0;
     for (auto& [id, each] : watched_) watched += each.samples;
     double all = std::max(samples_, watched);
     for (auto& [id, each] : watched_) {
       double its = all > 0 ? processor_seconds * each.samples / all : 0;
       each.used += its;
-      each.rate += (its / seconds - each.rate) * weight;
+      each.rate += (its / seconds - each.rate) * rate_weight;
+      each.known += (1 - each.known) * rate_weight;
       each.samples = 0;
       for (auto& [node, messages] : each.traffic) {
         messages.rate += (messages.count / seconds - messages.rate) * weight;
@@ -61,7 +63,7 @@ public:
     samples_ = 0;
   }
 
-  void search(residents& all) {
+  void search(residents& all, double now) {
     // Some records each time, for tasks that can run and are not watched yet.
     cursor_ = all.for_some(cursor_, scanned_at_once, [&](resident& record) {
       if (!can_run(record)) return;
@@ -71,7 +73,7 @@ public:
         id = record.id;
       }
       held guard(lock_);
-      if (id) watch(id, record);
+      if (id) watch(id, record, now);
     });
   }
 
@@ -79,6 +81,7 @@ public:
     // Those that a policy may move now. Those that have gone are forgotten.
     std::vector<task_load> all;
     held guard(lock_);
+    leaving_ = 0;
     for (auto at = watched_.begin(); at != watched_.end();) {
       auto& [id, each] = *at;
       bool gone = false;
@@ -89,6 +92,7 @@ public:
         held of_task(each.record->lock);
         run_state state = each.record->state.load();
         gone = each.record->id != id || state == run_state::none;
+        if (!gone && each.record->move != nullptr && can_run(*each.record)) ++leaving_;
         if (!gone && state != run_state::frozen && each.record->move == nullptr && each.record->control != nullptr) {
           movable = each.record->control->by_policy && each.record->pins.load(std::memory_order_relaxed) == 0;
           bytes = each.record->control->heap.reserved_bytes_seen();
@@ -102,7 +106,7 @@ public:
         task_load load;
         load.task = id;
         load.used = each.used;
-        load.rate = each.rate;
+        load.rate = each.known > 0 ? each.rate / each.known : 0;
         load.runnable = each.runnable;
         load.here = now - each.came;
         load.bytes = bytes + stack_guess;
@@ -113,6 +117,13 @@ public:
     }
     return all;
   }
+
+  std::size_t leaving() const noexcept {
+    held guard(lock_);
+    return leaving_;
+  }
+  // Of those that could run when candidates() was called, how many have an order to move and wait for a worker to flush
+  // them. They compute no more here.
 
   void failed(task_id task, double now) {
     // It could not be moved: it is not tried again for a while, twice as long each time.
@@ -131,7 +142,7 @@ public:
 
   void arrived(task_id task, resident& record, double used, double now) {
     held guard(lock_);
-    observed* made = watch(task, record);
+    observed* made = watch(task, record, now);
     if (made == nullptr) return;
     made->used = used;
     made->came = now;
@@ -159,7 +170,8 @@ private:
     resident* record = nullptr; // may be another task's by now: compared before more than its state is looked at
     double samples = 0;
     double used = 0;
-    double rate = 0;
+    double rate = 0;  // as if it had been zero before it was watched
+    double known = 0; // how much of that average is of the time since
     double runnable = 0;
     double came = 0;
     double not_before = 0;
@@ -174,7 +186,7 @@ private:
     return state == run_state::ready || state == run_state::running || state == run_state::woken;
   }
 
-  observed* watch(task_id id, resident& record) {
+  observed* watch(task_id id, resident& record, double now) {
     if (auto found = watched_.find(id); found != watched_.end()) {
       found->second.record = &record;
       return &found->second;
@@ -189,12 +201,14 @@ private:
     observed& made = watched_[id];
     made.record = &record;
     made.runnable = 1;
+    made.came = now;
     return &made;
   }
 
   mutable spin_lock lock_;
   std::unordered_map<task_id, observed> watched_;
   double samples_ = 0;
+  std::size_t leaving_ = 0;
   std::size_t cursor_ = 0;
 };
 // Thread safety: any thread, inside a node_heap_scope where a task runs.
