@@ -231,7 +231,7 @@ public:
         if (said("login h" + std::to_string(host)) == 0) return false;
       return true;
     });
-    build(); // the compiler is packed up and sent to all of them
+    build(); // the compiler is packed up and sent to all of them, which a few files are not enough for
   }
 
   double build() {
@@ -305,7 +305,6 @@ public:
     }
     fs::create_directories(on_.file("distcc"));
     ::sleep(2); // nothing tells when they listen
-    build();
   }
 
   double build() const {
