@@ -39,6 +39,10 @@ public:
   // taken. With `protect` they are taken now, in one step with listing them. Pages that were only read from an image
   // count the first time, unless images_too is false, which costs a look at each page's description. The range may be written meanwhile.
 
+  template <class F> void for_each_written_range(char* address, std::size_t bytes, F&& found);
+  // As take_written() with images_too and without protect, in half the time when little was written. The range must not be
+  // written meanwhile.
+
 private:
   template <class F> bool scan(std::uintptr_t start, std::uintptr_t end, F& found);
   template <class F> void read_pagemap(std::uintptr_t start, std::uintptr_t end, F& found);
@@ -122,6 +126,38 @@ void page_scanner::take_written(char* address, std::size_t bytes, bool images_to
     for (int i = 0; i < count; ++i)
       if (images_too || (ranges[i].categories & clean) == 0)
         found(reinterpret_cast<char*>(ranges[i].start), ranges[i].end - ranges[i].start);
+    start = request.walk_end;
+  }
+}
+
+template <class F> void page_scanner::for_each_written_range(char* address, std::size_t bytes, F&& found) {
+  // Asked for nothing else, the kernel looks at one bit of each page's entry; but it also names pages that are not there.
+  constexpr std::size_t worth = 256; // pages that are listed in the time of one call
+  pagemap::page_region ranges[256];
+  auto start = reinterpret_cast<std::uintptr_t>(address);
+  const std::uintptr_t end = start + bytes;
+  while (start < end) {
+    pagemap::scan_arguments request{};
+    request.size = sizeof request;
+    request.start = start;
+    request.end = end;
+    request.vec = reinterpret_cast<std::uint64_t>(ranges);
+    request.vec_len = std::size(ranges);
+    request.category_mask = pagemap::is_written;
+    request.return_mask = pagemap::is_written;
+    int count = ::ioctl(pagemap_, pagemap::scan_request, &request);
+    if (count < 0) {
+      if (errno == EINTR) continue;
+      throw error(std::error_code(errno, std::system_category()),
+                  std::string("listing written pages (PAGEMAP_SCAN): ") + std::strerror(errno));
+    }
+    if (count == static_cast<int>(std::size(ranges)) &&
+        request.walk_end - ranges[0].start < std::size(ranges) * worth * page_size) {
+      take_written(reinterpret_cast<char*>(ranges[0].start), request.walk_end - ranges[0].start, true, false, found);
+    } else {
+      for (int i = 0; i < count; ++i)
+        take_written(reinterpret_cast<char*>(ranges[i].start), ranges[i].end - ranges[i].start, true, false, found);
+    }
     start = request.walk_end;
   }
 }

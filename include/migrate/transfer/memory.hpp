@@ -87,7 +87,7 @@ inline memory_survey survey_written(control_block& control, page_scanner& scanne
   memory_survey found;
   found.live = live_memory(control);
   for (const page_range& range : found.live)
-    scanner.take_written(range.address, range.bytes, true, false, [&](char* address, std::size_t bytes) {
+    scanner.for_each_written_range(range.address, range.bytes, [&](char* address, std::size_t bytes) {
       add_range(found.dirty, address, bytes);
       found.dirty_bytes += bytes;
     });

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -61,7 +62,8 @@ struct arrival {
   id128 boot;
   std::vector<std::byte> manifest;
   std::vector<page_range> pages;
-  std::vector<std::byte> bytes; // the bundle, then the pages
+  std::span<const std::byte> bytes; // the bundle, then the pages: in the message until keep()
+  std::vector<std::byte> kept;
   std::size_t bundle = 0;
   std::shared_ptr<reception> ahead; // pages that lie there already
   bool unlaid = false;              // the image is only to be known
@@ -69,6 +71,13 @@ struct arrival {
   std::uint16_t office_port = 0; // of the page office that keeps the rest of the memory; 0: there is none
   std::uint64_t office_number = 0;
   std::uintptr_t missing_from = 0, missing_to = 0;
+
+  void keep() {
+    if (!kept.empty() || bytes.empty()) return;
+    kept.assign(bytes.begin(), bytes.end());
+    bytes = kept;
+  }
+  // The message is about to go.
 };
 
 struct move_order {

@@ -36,10 +36,10 @@ inline std::unique_ptr<arrival> read_offer(node_id source, protocol::Offer::Read
   incoming->office_number = message.getOfficeNumber();
   incoming->missing_from = message.getMissingFrom();
   incoming->missing_to = message.getMissingTo();
-  incoming->bytes.assign(reinterpret_cast<const std::byte*>(attachment.begin()),
-                         reinterpret_cast<const std::byte*>(attachment.end()));
+  incoming->bytes = std::as_bytes(std::span(attachment.begin(), attachment.size()));
   return incoming;
 }
+// Its bytes lie in the attachment.
 
 inline void check_offer(const arrival& from) {
   // Throws errc::protocol unless every address is one of the region's and the lengths agree.

@@ -91,7 +91,8 @@ inline bool transfer_engine::offer_restart(task_id id, const restart& from, node
     incoming->boot = note.boot;
     incoming->manifest = std::move(manifest);
     incoming->bundle = bundle.size();
-    incoming->bytes.assign(bundle.begin(), bundle.end());
+    incoming->bytes = bundle;
+    incoming->keep();
     incoming->restarted = true;
     accept_offer(id, std::move(incoming));
     return true;

@@ -27,7 +27,10 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
         // It left, ran, and comes back before its last memory here is gone.
         overdue = order->phase == move_phase::offered;
         comes_back = !closed();
-        if (comes_back) order->incoming = std::move(incoming);
+        if (comes_back) {
+          incoming->keep();
+          order->incoming = std::move(incoming);
+        }
       } else if (order != nullptr && epoch > order->epoch &&
                  (order->phase == move_phase::arriving || order->phase == move_phase::claiming)) {
         busy = true;
@@ -72,6 +75,7 @@ inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> i
   std::uint64_t epoch = incoming->epoch;
   bool small = (incoming->manifest.empty() || incoming->unlaid) && incoming->office_port == 0 &&
                !with_.home.is_leaving(incoming->region);
+  if (!small) incoming->keep();
   resident& task = with_.home.residents().enter(id, epoch, nullptr, with_.home.records().find(id), run_state::frozen);
   {
     held guard(task.lock);
@@ -134,6 +138,8 @@ inline void transfer_engine::lay_out(resident& task) {
       with_.images->resume_into(newest, base);
     }
     for_each_range(from, [](const page_range& range, const std::byte* bytes) {
+      constexpr std::size_t worth = 16 * page_size; // one call for many faults
+      if (range.bytes >= worth) populate(range.address, range.bytes);
       std::memcpy(range.address, bytes, range.bytes);
     });
     if (from.office_port != 0) lay_out_by_reference(from, id);
@@ -164,7 +170,8 @@ inline void transfer_engine::lay_out(resident& task) {
     return;
   }
   node_id source = from.source;
-  std::vector<std::byte>().swap(from.bytes);
+  from.bytes = {};
+  std::vector<std::byte>().swap(from.kept);
   {
     held guard(task.lock);
     task.move->phase = move_phase::claiming;
