@@ -7,6 +7,7 @@
 #include <migrate/rpc/message_frame.hpp>
 #include <migrate/store/image.hpp>
 #include <migrate/transfer/offer_reader.hpp>
+#include <migrate/transfer/reference_reader.hpp>
 #include <migrate/transfer/pages_reader.hpp>
 
 #include <capnp/pretty-print.h>
@@ -65,6 +66,19 @@ void take(protocol::Message::Reader message, kj::ArrayPtr<const kj::byte> attach
     auto bytes = message.getLay().getManifest();
     image laid = image::parse(std::as_bytes(std::span(bytes.begin(), bytes.size())));
     if (!laid.valid() || image::parse(laid.encode()) != laid) std::abort();
+    return;
+  }
+  case protocol::Message::REFERENCE: {
+    auto about = message.getReference();
+    if (about.which() != protocol::Reference::PAGES) return;
+    const char *from = region.base() + detail::page_size, *to = region.base() + region.size();
+    std::size_t sum = 0;
+    detail::for_each_page_run(about, attachment, from, to, [&](char* page, const kj::byte* bytes, std::size_t size) {
+      for (std::size_t i = 0; i < size; i += 512) sum += bytes[i];
+      if (page < from || page + size > to) std::abort();
+    });
+    volatile std::size_t seen = sum;
+    static_cast<void>(seen);
     return;
   }
   case protocol::Message::HOST:
@@ -129,6 +143,17 @@ std::vector<migrate_fuzz::input> migrate_fuzz::seeds() {
     pages[0].setAddress(region.address() + 2 * detail::page_size);
     pages[0].setCount(1);
   });
+  one(3 * detail::page_size, [](protocol::Message::Builder out) {
+    auto about = out.initReference();
+    about.setTask(task_id(node_id(1), 5, 0).bits());
+    about.setNumber(2);
+    auto pages = about.initPages(2);
+    pages[0].setAddress(region.address() + 4 * detail::page_size);
+    pages[0].setCount(1);
+    pages[1].setAddress(region.address() + 8 * detail::page_size);
+    pages[1].setCount(2);
+  });
+  one(0, [](protocol::Message::Builder out) { out.initReference().setFetch(0x1100'0000'2000); });
   one(24, [](protocol::Message::Builder out) {
     auto answer = out.initAnswer();
     answer.setCall(6);

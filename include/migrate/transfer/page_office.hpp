@@ -30,6 +30,7 @@
 #include <migrate/transfer/fault_point.hpp>
 #include <migrate/transfer/memory.hpp>
 #include <migrate/transfer/page_set.hpp>
+#include <migrate/transfer/reference_reader.hpp>
 
 namespace migrate::detail {
 

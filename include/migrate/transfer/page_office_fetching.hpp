@@ -196,17 +196,12 @@ inline void page_office::on_told(const awaited_pointer& of, protocol::Reference:
 inline void page_office::take_pages(const awaited_pointer& of, protocol::Reference::Reader message,
                                     kj::ArrayPtr<const kj::byte> attachment) {
   fault_point("target.fetched");
-  const kj::byte* next = attachment.begin();
-  for (auto range : message.getPages()) {
-    auto* page = reinterpret_cast<char*>(range.getAddress());
-    std::size_t bytes = std::size_t{range.getCount()} * page_size;
-    if (range.getAddress() % page_size != 0 || bytes == 0 || bytes > static_cast<std::size_t>(attachment.end() - next) ||
-        !of->here.inside(page) || !of->here.inside(page + bytes - page_size))
-      throw error(errc::protocol, "pages came that lie outside the task's memory");
-    put(*of, page, next, bytes);
-    next += bytes;
-  }
-  auto seen = static_cast<std::uint32_t>(next - attachment.begin());
+  std::uint32_t seen = 0;
+  for_each_page_run(message, attachment, of->what.from, of->what.to,
+                    [&](char* page, const kj::byte* bytes, std::size_t size) {
+                      put(*of, page, bytes, size);
+                      seen += static_cast<std::uint32_t>(size);
+                    });
   say(of->what.source, of->what.task, of->what.number, [seen](protocol::Reference::Builder out) { out.setSeen(seen); });
 }
 
