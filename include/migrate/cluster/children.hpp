@@ -80,6 +80,14 @@ public:
     });
   }
 
+  void stop() {
+    loop_.run([&] {
+      for (auto& each : children_)
+        if (each->link) each->link->send([](protocol::HostMessage::Builder out) { out.setStop(); });
+    });
+  }
+  // Has them end with the cluster, those too that it has given up.
+
   void evict(std::chrono::milliseconds within, const std::string& reason) {
     loop_.run([&] {
       for (auto& each : children_)

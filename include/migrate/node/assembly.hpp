@@ -257,6 +257,7 @@ inline void node_body::stop_cluster() {
     if (first()) // the others' children are stopped by the first node too
       for (node_id other : members_.all())
         if (other != id_) send_message(*network_, other, [](auto message) { message.setStop(); });
+    children_->stop();
     if (!children_->wait_for_end(std::chrono::seconds(10))) {
       say("a node that was started here did not stop within 10 s and is killed");
       children_->kill_all();

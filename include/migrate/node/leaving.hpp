@@ -118,6 +118,12 @@ inline void node_body::listen_to_agent(int inherited) {
 }
 
 inline void node_body::on_link_message(agent_link& from, protocol::HostMessage::Reader message) {
+  if (message.isStop()) {
+    std::lock_guard guard(state_lock_);
+    stopped_ = true;
+    state_changed_.notify_all();
+    return;
+  }
   if (!message.isEvict()) return;
   std::string reason = message.getEvict().getReason().cStr();
   // What is left then is killed, so the node ends before.

@@ -85,6 +85,10 @@ struct HostMessage {
     busy @21 :Void;
     free @22 :Void;
     moveTask @23 :TaskMove;
+
+    # A node to those that it has started on its machine.
+    stop @24 :Void;
+    # The cluster ends. Those that are lost to it, since they were silent for too long, hear of it in no other way.
   }
 }
 
