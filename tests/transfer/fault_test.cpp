@@ -105,7 +105,7 @@ result play(const std::string& fault, int from, int to, std::size_t bytes, bool 
   migrate_test::program cluster({migrate_test::own_path()},
                                 {{"MIGRATE_SCENARIO", "one move"},
                                  {"MIGRATE_FAULT", fault},
-                                 {"MIGRATE_KEEPALIVE", "1500"},
+                                 {"MIGRATE_KEEPALIVE", wake ? "500" : "1500"},
                                  {"MIGRATE_QUIET", "1"},
                                  {"FAULT_FILE", file},
                                  {"FAULT_FROM", std::to_string(from)},
