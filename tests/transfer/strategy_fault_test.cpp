@@ -110,6 +110,59 @@ int one_move() {
 }
 const migrate_test::scenario_entry the_move{"one move by strategy", one_move};
 
+// A task of node 1 is on its way from node 2 to a target that takes long to lay it out. It ends meanwhile, and a task is
+// born on that target, at the same addresses.
+
+std::uint64_t end_on_the_way(std::string held_up, task_id parent) {
+  std::vector<std::uint64_t> data(words, 1);
+  this_task::migrate_to(node_id(2));
+  send(parent, 1);
+  while (::access(held_up.c_str(), F_OK) != 0) this_task::yield();
+  return data[words / 2];
+}
+
+bool be_born(std::string held_up, task_id parent) {
+  constexpr int looks = 100;
+  std::vector<std::uint64_t> data(words);
+  for (std::size_t i = 0; i < words; ++i) data[i] = i;
+  send(parent, 1);
+  while (::access(held_up.c_str(), F_OK) == 0) this_task::yield();
+  std::uint64_t wrong = 0;
+  for (int look = 0; look < looks; ++look)
+    for (std::size_t i = 0; i < words; i += 32) wrong += data[i] != i;
+  return wrong == 0;
+}
+
+std::string end_and_be_born(std::string held_up, node_id target) {
+  auto ends = spawn({.name = "first"}, end_on_the_way, held_up, this_task::id());
+  mailbox<int> ready;
+  ready.receive();
+  std::error_code code;
+  ends.migrate_to(target, transfer::pre_flush, code);
+  std::string said = code == errc::no_such_task ? "ended, " : "moved, ";
+  ends.join();
+  auto born = spawn({.name = "second", .on = target}, be_born, held_up, this_task::id());
+  // At other addresses it may run at once; at the same ones, not before the first one's have been given up.
+  const auto limit = std::chrono::steady_clock::now() + 300ms;
+  bool ran = false;
+  while (!ran && std::chrono::steady_clock::now() < limit) {
+    ran = static_cast<bool>(ready.try_receive());
+    this_task::yield();
+  }
+  ::unlink(held_up.c_str());
+  if (!ran) ready.receive();
+  return said + (ran ? "ran at once, " : "waited, ") + (born.join() ? "right" : "wrong");
+}
+
+int one_birth() {
+  std::string outcome = migrate_test::run(end_and_be_born, wanted("MIGRATE_FAULT_FILE"),
+                                          node_id(static_cast<std::uint16_t>(std::stoi(wanted("FAULT_TO")))));
+  std::printf("%s\n", outcome.c_str());
+  std::fflush(stdout);
+  return 0;
+}
+const migrate_test::scenario_entry the_birth{"a birth where another was to arrive", one_birth};
+
 struct result {
   int status = 0;
   std::string outcome;
@@ -231,5 +284,21 @@ TEST_CASE("with the store full only what needs it is refused, by name, and the t
     bool by_image = how == transfer::flush || how == transfer::pre_flush;
     CHECK(seen.outcome == (by_image ? "right, refused " + std::to_string(static_cast<int>(errc::store_full))
                                     : "right, moved"));
+  }
+}
+
+TEST_CASE("a task born at the addresses of one that has ended on its way there has its memory for itself") {
+  for (const auto& [target, expected] :
+       {std::pair{"3", "ended, waited, right"}, {"1", "ended, ran at once, right"}}) {
+    CAPTURE(target);
+    folder place;
+    migrate_test::program cluster({migrate_test::own_path()},
+                                  {{"MIGRATE_SCENARIO", "a birth where another was to arrive"},
+                                   {"MIGRATE_FAULT", std::string("hold:") + target + ":target.laying"},
+                                   {"MIGRATE_FAULT_FILE", place.path / "held up"},
+                                   {"MIGRATE_QUIET", "1"},
+                                   {"FAULT_TO", target}});
+    CHECK(cluster.line(30s) == expected);
+    CHECK(cluster.wait(30s) == 0);
   }
 }

@@ -39,10 +39,14 @@ public:
   }
 
   // A task that has been offered to another node may run, end, and have its region given to a new task before this
-  // node hears of any of it: until `left` the region is not opened again here.
+  // node hears of any of it: until `left` the region is not opened again here. So may one whose pages come here ahead of
+  // its offer: until `received` nobody but the reception opens the region, or it would be closed under who did.
   void leaving(region_number region);
   void left(region_number region) noexcept;
-  bool is_leaving(region_number region) noexcept;
+  void receiving(region_number region);
+  void received(region_number region) noexcept;
+  bool is_held(region_number region, unsigned receptions = 0) noexcept;
+  // Whether a task that has been offered holds it, or more than so many receptions do.
 
   // --- births
 
@@ -151,7 +155,13 @@ private:
   void (*place_changed_)(task_id task) noexcept = nullptr;
   spin_lock pool_lock_;
   region_pool pool_;
-  std::unordered_map<std::uint32_t, bool> leaving_; // true: to be put back then
+  struct hold {
+    bool leaves = false;
+    bool ended = false; // to be put back when nobody holds it any more
+    unsigned receptions = 0;
+  };
+  std::unordered_map<std::uint32_t, hold> held_regions_;
+  template <class F> void let_go(region_number region, F&& change) noexcept;
   struct lost_task {
     region_number region;
     node_id may_hold;
@@ -204,8 +214,8 @@ inline home_office::conceived home_office::conceive(task_id parent, region_class
 
 inline void home_office::put_back_closed(region_number region) noexcept {
   // With the pool's lock held.
-  if (auto found = leaving_.find(region.bits()); found != leaving_.end())
-    found->second = true;
+  if (auto found = held_regions_.find(region.bits()); found != held_regions_.end())
+    found->second.ended = true;
   else if (std::optional<char*> kept = vacated_.reopen(region))
     pool_.put_back(region, *kept);
   else
@@ -275,21 +285,37 @@ inline home_office::copy home_office::conceive_copy(task_id original, std::uint6
 
 inline void home_office::leaving(region_number region) {
   held guard(pool_lock_);
-  leaving_.insert_or_assign(region.bits(), false);
+  held_regions_[region.bits()].leaves = true;
+}
+
+inline void home_office::receiving(region_number region) {
+  held guard(pool_lock_);
+  ++held_regions_[region.bits()].receptions;
+}
+
+template <class F> void home_office::let_go(region_number region, F&& change) noexcept {
+  held guard(pool_lock_);
+  auto found = held_regions_.find(region.bits());
+  if (found == held_regions_.end()) return;
+  change(found->second);
+  if (found->second.leaves || found->second.receptions > 0) return;
+  bool ended = found->second.ended;
+  held_regions_.erase(found);
+  if (ended) put_back_closed(region);
 }
 
 inline void home_office::left(region_number region) noexcept {
-  held guard(pool_lock_);
-  auto found = leaving_.find(region.bits());
-  if (found == leaving_.end()) return;
-  bool free = found->second;
-  leaving_.erase(found);
-  if (free) put_back_closed(region);
+  let_go(region, [](hold& of) { of.leaves = false; });
 }
 
-inline bool home_office::is_leaving(region_number region) noexcept {
+inline void home_office::received(region_number region) noexcept {
+  let_go(region, [](hold& of) { --of.receptions; });
+}
+
+inline bool home_office::is_held(region_number region, unsigned receptions) noexcept {
   held guard(pool_lock_);
-  return leaving_.contains(region.bits());
+  auto found = held_regions_.find(region.bits());
+  return found != held_regions_.end() && (found->second.leaves || found->second.receptions > receptions);
 }
 
 inline void home_office::grant(const region_range& range) {

@@ -89,8 +89,8 @@ inline bool transfer_engine::begin_rounds(resident& task, transfer how) {
     order.phase = move_phase::ahead;
   }
   scheduler::answered(task, want_move);
-  this_scheduler->thaw(task);
-  (order.checkpoint ? keepers_ : movers_).push([this, made, undecided] { run_rounds(made, undecided); });
+  this_scheduler->thaw(task); // from here on the order may go, with the task
+  (made->stays ? keepers_ : movers_).push([this, made, undecided] { run_rounds(made, undecided); });
   return true;
 }
 // False: the task is to be frozen at once, as it stands.
@@ -136,13 +136,18 @@ inline void transfer_engine::run_rounds(const std::shared_ptr<carriage>& from, b
 }
 
 inline bool transfer_engine::begin(carriage& c) {
-  c.begun = true;
-  bool sent = send_message(with_.network, c.target, [&](protocol::Message::Builder message) {
-    auto receive = message.initReceive();
-    receive.setTask(c.id.bits());
-    receive.setEpoch(c.epoch);
-    receive.setRegion(c.region.bits());
-  });
+  bool sent = false;
+  {
+    held_memory held(c); // the task ends, and the target and home hear of that, after this
+    if (!held) return false;
+    c.begun = true;
+    sent = send_message(with_.network, c.target, [&](protocol::Message::Builder message) {
+      auto receive = message.initReceive();
+      receive.setTask(c.id.bits());
+      receive.setEpoch(c.epoch);
+      receive.setRegion(c.region.bits());
+    });
+  }
   if (!sent) c.fail({make_error_code(errc::node_unreachable), "the target cannot be reached"});
   return c.wait_for_answer();
 }

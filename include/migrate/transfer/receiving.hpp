@@ -27,6 +27,11 @@ inline void transfer_engine::on_receive(node_id source, protocol::Receive::Reade
   made->source = source;
   made->epoch = epoch;
   made->region = region_number::from_bits(message.getRegion());
+  if (!made->region.valid()) {
+    refuse(source, id, epoch, {make_error_code(errc::protocol), "it names no region"});
+    return;
+  }
+  with_.home.receiving(made->region); // from here on: when its task has ended, a new one may be born there
   made->busy = true;
   {
     held guard(lock_);
@@ -40,11 +45,15 @@ inline void transfer_engine::open_reception(task_id id, const std::shared_ptr<re
   failure why;
   auto limit = std::chrono::steady_clock::now() + patience;
   // An earlier visit's memory may be about to go.
-  while (into->region.valid() &&
-         (with_.home.find_here(id) != nullptr || with_.home.is_leaving(into->region))) {
+  while (with_.home.find_here(id) != nullptr || with_.home.is_held(into->region, 1)) {
+    bool pointless = false;
     {
       held guard(lock_);
-      if (into->dropped || stopping_) return;
+      pointless = into->dropped || stopping_;
+    }
+    if (pointless) {
+      with_.home.received(into->region);
+      return;
     }
     if (std::chrono::steady_clock::now() > limit) {
       why = {make_error_code(errc::move_in_progress), "an earlier visit of the task is not settled there"};
@@ -52,10 +61,16 @@ inline void transfer_engine::open_reception(task_id id, const std::shared_ptr<re
     }
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
-  if (!why.code && !into->region.valid()) why = {make_error_code(errc::protocol), "it names no region"};
+  // Its task may have ended, and this node have heard of the next one there first.
+  if (!why.code && occupied(into->region, id))
+    why = {make_error_code(errc::region_occupied),
+           "another task has the same addresses on node " + to_string(with_.home.here())};
   if (!why.code && !with_.home.open_region(into->region))
     why = {make_error_code(errc::region_exhausted), "the kernel refuses another mapping (vm.max_map_count?)"};
-  if (!why.code) into->end = into->region.base();
+  if (!why.code)
+    into->end = into->region.base();
+  else
+    with_.home.received(into->region);
   settle_reception(id, into, !why.code, why);
 }
 
@@ -154,6 +169,7 @@ inline void transfer_engine::lay_image(reception& into, task_id task, image&& ne
 
 inline void transfer_engine::close_reception(reception& of) {
   with_.vacated.vacate(of.region, of.region.base() + of.region.size());
+  with_.home.received(of.region);
 }
 
 inline void transfer_engine::drop_reception(task_id task) {

@@ -52,8 +52,13 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
       refuse(source, id, epoch, {make_error_code(errc::move_refused), "the pages that go with the offer have not come"});
       return;
     }
-    held guard(lock_);
-    receptions_.erase(id);
+    {
+      held guard(lock_);
+      receptions_.erase(id);
+    }
+    with_.home.received(incoming->region);
+  } else {
+    drop_reception(id); // of an earlier try, whose end has not been heard of yet
   }
   if (message.getShared() && occupied(incoming->region, id)) {
     refuse(source, id, epoch, {make_error_code(errc::region_occupied),
@@ -74,7 +79,7 @@ inline void transfer_engine::tell_taken(node_id source, task_id task, std::uint6
 inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> incoming) {
   std::uint64_t epoch = incoming->epoch;
   bool small = (incoming->manifest.empty() || incoming->unlaid) && incoming->office_port == 0 &&
-               !with_.home.is_leaving(incoming->region);
+               !with_.home.is_held(incoming->region);
   if (!small) incoming->keep();
   resident& task = with_.home.residents().enter(id, epoch, nullptr, with_.home.records().find(id), run_state::frozen);
   {
