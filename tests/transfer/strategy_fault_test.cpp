@@ -163,6 +163,49 @@ int one_birth() {
 }
 const migrate_test::scenario_entry the_birth{"a birth where another was to arrive", one_birth};
 
+// A task of node 1 that has most of its memory from an image asks to be moved itself while a move in rounds waits for its
+// target.
+
+bool ask_meanwhile(std::string held_up, task_id parent) {
+  constexpr std::size_t all = (136 << 20) / 8; // more than is copied when an image is laid out
+  constexpr std::size_t written = (1 << 20) / 8;
+  std::vector<std::uint64_t> data(all);
+  for (std::size_t i = 0; i < all; ++i) data[i] = i;
+  this_task::migrate_to(node_id(2), transfer::flush);
+  for (std::size_t i = 0; i < written; ++i) ++data[i];
+  send(parent, 1);
+  while (::access(held_up.c_str(), F_OK) != 0) this_task::yield();
+  std::error_code code;
+  this_task::migrate_to(node_id(3), code);
+  bool right = !code && this_task::node() == node_id(3);
+  for (std::size_t i = 0; i < all; ++i) right = right && data[i] == i + (i < written);
+  return right;
+}
+
+bool move_who_asks(std::string held_up, transfer how) {
+  auto moved = spawn({.region = region_class::large}, ask_meanwhile, held_up, this_task::id());
+  mailbox<int>().receive();
+  auto release = spawn([held_up] {
+    while (::access(held_up.c_str(), F_OK) != 0) this_task::yield();
+    this_task::sleep_for(200ms); // in which it asks: nobody sees that it has
+    ::unlink(held_up.c_str());
+  });
+  std::error_code code;
+  moved.migrate_to(node_id(3), how, code);
+  release.join();
+  return moved.join() && !code;
+}
+
+int one_haste() {
+  std::puts(
+      migrate_test::run(move_who_asks, wanted("MIGRATE_FAULT_FILE"), *transfer_named(wanted("FAULT_HOW")))
+          ? "right"
+          : "wrong");
+  std::fflush(stdout);
+  return 0;
+}
+const migrate_test::scenario_entry the_haste{"a task that asks during its rounds", one_haste};
+
 struct result {
   int status = 0;
   std::string outcome;
@@ -299,6 +342,21 @@ TEST_CASE("a task born at the addresses of one that has ended on its way there h
                                    {"MIGRATE_QUIET", "1"},
                                    {"FAULT_TO", target}});
     CHECK(cluster.line(30s) == expected);
+    CHECK(cluster.wait(30s) == 0);
+  }
+}
+
+TEST_CASE("a task that asks for a move before its first round has all of its memory when it arrives") {
+  for (transfer how : {transfer::pre_flush, transfer::pre_copy}) {
+    CAPTURE(std::string(name_of(how)));
+    folder place;
+    migrate_test::program cluster({migrate_test::own_path()},
+                                  {{"MIGRATE_SCENARIO", "a task that asks during its rounds"},
+                                   {"MIGRATE_FAULT", "hold:3:target.receiving"},
+                                   {"MIGRATE_FAULT_FILE", place.path / "held up"},
+                                   {"MIGRATE_QUIET", "1"},
+                                   {"FAULT_HOW", std::string(name_of(how))}});
+    CHECK(cluster.line(30s) == "right");
     CHECK(cluster.wait(30s) == 0);
   }
 }

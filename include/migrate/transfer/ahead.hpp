@@ -105,7 +105,9 @@ inline void transfer_engine::run_rounds(const std::shared_ptr<carriage>& from, b
     std::size_t before = ~std::size_t{0};
     if (c.stays || begin(c)) {
       if (undecided) why_so = decide(c);
-      while (!c.hurry.load()) {
+      // At least the first, since the freeze looks only for what was written after it. What a checkpoint is based on has
+      // the rest.
+      while (!c.hurry.load() || !(c.looked || c.stays)) {
         fault_point("source.round");
         std::vector<page_range> pages = take_written(c);
         std::size_t bytes = size_of(pages);
