@@ -118,7 +118,10 @@ TEST_CASE("a task that a signal has stopped is shown as stopped, and goes on bei
 TEST_CASE("moves are told with their reasons, the last one last") {
   auto tasks = migrate_test::run([] {
     return std::vector{begin("traveller", node_id{2}, [](task_id starter) {
+      // Each node tells ages as of its own answer: what lies less far apart than the answers is in no order.
+      this_task::sleep_for(100ms);
       this_task::migrate_to(node_id{3});
+      this_task::sleep_for(100ms);
       this_task::migrate_to(node_id{1});
       hold(starter);
     })};

@@ -75,7 +75,7 @@ public:
   using listener = std::function<void(const cluster_event&)>;
 
   void add(cluster_event&& event) {
-    event.when = std::chrono::steady_clock::now().time_since_epoch().count();
+    if (event.when == 0) event.when = std::chrono::steady_clock::now().time_since_epoch().count();
     listener told;
     {
       std::lock_guard guard(lock_);

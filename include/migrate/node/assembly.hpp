@@ -114,7 +114,9 @@ struct node_calls {
   };
 
   static void moved(task_id task, const char* name, const move_order& how) noexcept {
-    this_node->events_.add({cluster_event::kind::moved, this_node->id_, how.target, task, name, reason_of(how), 0});
+    // When it stopped here: by now it may have moved on, and another node have told of that.
+    this_node->events_.add({cluster_event::kind::moved, this_node->id_, how.target, task, name, reason_of(how),
+                            how.frozen_at.time_since_epoch().count()});
     this_eviction->gone(task);
   }
   static void move_failed(task_id task, const char* name, const move_order& how) noexcept {
