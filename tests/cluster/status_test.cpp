@@ -186,6 +186,8 @@ TEST_CASE("a task is told of once when both the node that it leaves and the one 
 TEST_CASE("a node that does not answer is named, and the others are shown") {
   int silent = migrate_test::run([] { return spawn({.on = node_id{3}}, [] { return ::getpid(); }).join(); });
   REQUIRE(::kill(silent, SIGSTOP) == 0);
+  siginfo_t stopped{}; // not all of its threads are at once
+  REQUIRE(::waitid(P_PID, static_cast<id_t>(silent), &stopped, WSTOPPED | WNOWAIT) == 0);
   auto all = migrate_test::status(300ms);
   ::kill(silent, SIGCONT);
   REQUIRE(all.size() == 3);
