@@ -1,4 +1,4 @@
-// How a node is put together. Included by node/interface.hpp.
+// How a node is put together. Included by node/functions.hpp.
 #pragma once
 
 #include <csignal>

@@ -1,4 +1,4 @@
-// What a node is made of. Included where it is compiled: by node/interface.hpp.
+// What a node is made of. Included where it is compiled: by node/functions.hpp.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// How a cluster's first node has idle hosts, and others ask it about them. Included by node/interface.hpp.
+// How a cluster's first node has idle hosts, and others ask it about them. Included by node/functions.hpp.
 #pragma once
 
 #include <migrate/cluster/executable.hpp>

@@ -1,4 +1,4 @@
-// How a node is evicted, and what it tells the others of itself. Included by node/interface.hpp.
+// How a node is evicted, and what it tells the others of itself. Included by node/functions.hpp.
 #pragma once
 
 #include <migrate/node/body.hpp>

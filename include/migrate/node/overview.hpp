@@ -1,4 +1,4 @@
-// What a node knows of the whole cluster, and what it does at a person's command. Included by node/interface.hpp.
+// What a node knows of the whole cluster, and what it does at a person's command. Included by node/functions.hpp.
 #pragma once
 
 #include <migrate/node/body.hpp>
