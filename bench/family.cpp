@@ -1,6 +1,7 @@
 // Families of tasks away from home: a forwarded call, and children that are started, end and are waited for.
 #include <migrate/node.hpp>
 #include <migrate/posix/wait.hpp>
+#include <migrate/rpc/send.hpp>
 
 #include <cstdio>
 #include <cstdlib>

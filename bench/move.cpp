@@ -3,6 +3,7 @@
 #include <migrate/node.hpp>
 
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
