@@ -1,6 +1,6 @@
 // A node: one operating-system process that hosts tasks.
 //
-// All of it is compiled where this file is included, which takes a compiler half a minute. A program of several files, or
+// All of it is compiled where this file is included, which takes a compiler a while. A program of several files, or
 // one that is compiled often, can have that done once instead: with the CMake target migrate::node beside
 // migrate::migrate, or by MIGRATE_COMPILED_NODE defined in every file and MIGRATE_NODE_SOURCE in one, of which
 // `#include <migrate/node.hpp>` is all. This header reaches none of Cap'n Proto, kj and libuv then.

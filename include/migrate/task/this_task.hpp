@@ -180,8 +180,8 @@ inline bool checkpoint() {
   return restarted;
 }
 // Commits an image of the task to the store and returns false when its home knows of it. Those that a node makes by
-// itself, or that others ask for, are made while the task goes on. Returns true when the task goes on from that image, as after setjmp(3): its node has died
-// since, it was recoverable, and its home has restarted it elsewhere. Such a task has lost everything since, and does it
+// itself, or that others ask for, are made while the task goes on. Returns true when the task goes on from that image, as
+// after setjmp(3): its node has died since, it was recoverable, and its home has restarted it elsewhere. Such a task has lost everything since, and does it
 // once more; what others have seen of it stays seen:
 //   - what it has printed, sent, signalled, spawned and written to files since is there, and comes again;
 //   - messages, signals, standard input, joins and ends of children that it has taken since are gone. Those that its node
