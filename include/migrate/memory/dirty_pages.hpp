@@ -5,7 +5,9 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string>
+#include <system_error>
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -15,6 +17,24 @@
 #include <migrate/memory/address_plan.hpp>
 
 namespace migrate::detail {
+
+namespace pagemap {
+
+// From <linux/fs.h> of Linux 6.7; Debian 12's headers are older.
+struct scan_arguments {
+  std::uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+  std::uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+struct page_region {
+  std::uint64_t start, end, categories;
+};
+inline constexpr std::uint64_t write_protect_matching = 1 << 0, check_asynchronous = 1 << 1; // flags
+inline constexpr std::uint64_t is_written = 1 << 1;
+inline constexpr std::uint64_t is_file = 1 << 2, is_present = 1 << 3, is_swapped = 1 << 4,
+                               is_zero_page = 1 << 5;
+inline constexpr unsigned long scan_request = _IOWR('f', 16, scan_arguments);
+
+} // namespace pagemap
 
 class page_scanner {
 public:
@@ -46,27 +66,29 @@ public:
 private:
   template <class F> bool scan(std::uintptr_t start, std::uintptr_t end, F& found);
   template <class F> void read_pagemap(std::uintptr_t start, std::uintptr_t end, F& found);
+  int list(pagemap::scan_arguments& request, std::uintptr_t start, std::uintptr_t end,
+           std::span<pagemap::page_region> into, bool may_lack = false) const;
+  // How many runs of pages there are; as far as request.walk_end. -1, if that may be: the kernel has no such request.
 
   int pagemap_;
 };
 
-namespace pagemap {
-
-// From <linux/fs.h> of Linux 6.7; Debian 12's headers are older.
-struct scan_arguments {
-  std::uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-  std::uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-struct page_region {
-  std::uint64_t start, end, categories;
-};
-inline constexpr std::uint64_t write_protect_matching = 1 << 0, check_asynchronous = 1 << 1; // flags
-inline constexpr std::uint64_t is_written = 1 << 1;
-inline constexpr std::uint64_t is_file = 1 << 2, is_present = 1 << 3, is_swapped = 1 << 4,
-                               is_zero_page = 1 << 5;
-inline constexpr unsigned long scan_request = _IOWR('f', 16, scan_arguments);
-
-} // namespace pagemap
+inline int page_scanner::list(pagemap::scan_arguments& request, std::uintptr_t start, std::uintptr_t end,
+                              std::span<pagemap::page_region> into, bool may_lack) const {
+  request.size = sizeof request;
+  request.start = start;
+  request.end = end;
+  request.vec = reinterpret_cast<std::uint64_t>(into.data());
+  request.vec_len = into.size();
+  for (;;) {
+    int count = ::ioctl(pagemap_, pagemap::scan_request, &request);
+    if (count >= 0) return count;
+    if (may_lack && (errno == ENOTTY || errno == EINVAL)) return -1;
+    if (errno != EINTR)
+      throw error(std::error_code(errno, std::system_category()),
+                  std::string("listing a task's pages (PAGEMAP_SCAN): ") + std::strerror(errno));
+  }
+}
 
 template <class F> void page_scanner::for_each_dirty_range(char* address, std::size_t bytes, F&& found) {
   auto start = reinterpret_cast<std::uintptr_t>(address);
@@ -77,22 +99,12 @@ template <class F> bool page_scanner::scan(std::uintptr_t start, std::uintptr_t 
   pagemap::page_region ranges[64];
   while (start < end) {
     pagemap::scan_arguments request{};
-    request.size = sizeof request;
-    request.start = start;
-    request.end = end;
-    request.vec = reinterpret_cast<std::uint64_t>(ranges);
-    request.vec_len = std::size(ranges);
     request.category_inverted = pagemap::is_file | pagemap::is_zero_page;
     request.category_mask = pagemap::is_file | pagemap::is_zero_page;
     request.category_anyof_mask = pagemap::is_present | pagemap::is_swapped;
     request.return_mask = pagemap::is_file; // never set in what is returned, so neighbours merge
-    int count = ::ioctl(pagemap_, pagemap::scan_request, &request);
-    if (count < 0) {
-      if (errno == ENOTTY || errno == EINVAL) return false;
-      if (errno == EINTR) continue;
-      throw error(std::error_code(errno, std::system_category()),
-                  std::string("listing dirty pages (PAGEMAP_SCAN): ") + std::strerror(errno));
-    }
+    int count = list(request, start, end, ranges, true);
+    if (count < 0) return false;
     for (int i = 0; i < count; ++i)
       found(reinterpret_cast<char*>(ranges[i].start), ranges[i].end - ranges[i].start);
     start = request.walk_end;
@@ -108,21 +120,11 @@ void page_scanner::take_written(char* address, std::size_t bytes, bool images_to
   constexpr std::uint64_t clean = pagemap::is_file | pagemap::is_zero_page;
   while (start < end) {
     pagemap::scan_arguments request{};
-    request.size = sizeof request;
     request.flags = protect ? pagemap::write_protect_matching | pagemap::check_asynchronous : 0;
-    request.start = start;
-    request.end = end;
-    request.vec = reinterpret_cast<std::uint64_t>(ranges);
-    request.vec_len = std::size(ranges);
     request.category_mask = pagemap::is_written;
     request.category_anyof_mask = pagemap::is_present | pagemap::is_swapped;
     request.return_mask = images_too ? pagemap::is_written : clean;
-    int count = ::ioctl(pagemap_, pagemap::scan_request, &request);
-    if (count < 0) {
-      if (errno == EINTR) continue;
-      throw error(std::error_code(errno, std::system_category()),
-                  std::string("listing written pages (PAGEMAP_SCAN): ") + std::strerror(errno));
-    }
+    int count = list(request, start, end, ranges);
     for (int i = 0; i < count; ++i)
       if (images_too || (ranges[i].categories & clean) == 0)
         found(reinterpret_cast<char*>(ranges[i].start), ranges[i].end - ranges[i].start);
@@ -138,19 +140,9 @@ template <class F> void page_scanner::for_each_written_range(char* address, std:
   const std::uintptr_t end = start + bytes;
   while (start < end) {
     pagemap::scan_arguments request{};
-    request.size = sizeof request;
-    request.start = start;
-    request.end = end;
-    request.vec = reinterpret_cast<std::uint64_t>(ranges);
-    request.vec_len = std::size(ranges);
     request.category_mask = pagemap::is_written;
     request.return_mask = pagemap::is_written;
-    int count = ::ioctl(pagemap_, pagemap::scan_request, &request);
-    if (count < 0) {
-      if (errno == EINTR) continue;
-      throw error(std::error_code(errno, std::system_category()),
-                  std::string("listing written pages (PAGEMAP_SCAN): ") + std::strerror(errno));
-    }
+    int count = list(request, start, end, ranges);
     if (count == static_cast<int>(std::size(ranges)) &&
         request.walk_end - ranges[0].start < std::size(ranges) * worth * page_size) {
       take_written(reinterpret_cast<char*>(ranges[0].start), request.walk_end - ranges[0].start, true, false, found);
