@@ -21,6 +21,7 @@
 #include "../tests/support/folder.hpp"
 #include "../tests/support/program.hpp"
 #include "../tests/support/test_hosts.hpp"
+#include "debian_projects.hpp"
 #include "harness.hpp"
 
 #ifndef MIGRATE_EXAMPLES_DIR
@@ -58,8 +59,8 @@ void write_project(const fs::path& folder, int files) {
 class shared_hosts {
   // The first one has the database, and the work; the others are lent.
 public:
-  explicit shared_hosts(const test_hosts& hosts, const fs::path& tree)
-      : hosts_(hosts), tree_(tree), keys_((folder_.path / "keys").string()) {
+  shared_hosts(const test_hosts& hosts, const fs::path& tree, std::string clean = "rm -f *.o")
+      : hosts_(hosts), tree_(tree), clean_(std::move(clean)), keys_((folder_.path / "keys").string()) {
     fs::create_directories(folder_.path / "proc");
     std::ofstream(folder_.path / "proc/loadavg") << "0.00 0.00 0.00 1/100 1\n";
   }
@@ -100,8 +101,8 @@ public:
     for (const auto& each : agents_) each->line();
   }
 
-  double pmake(unsigned hosts, const words& arguments) const {
-    words command{MIGRATE_EXAMPLES_DIR "/pmake"};
+  double pmake(unsigned hosts, const words& arguments, words command = {}) const {
+    command.emplace_back(MIGRATE_EXAMPLES_DIR "/pmake");
     if (hosts > 1)
       for (const std::string& each :
            {"--migrate-hosts=" + address(1, 7400) + "," + std::to_string(hosts - 1),
@@ -136,13 +137,15 @@ public:
 
 private:
   words in_tree(const words& command) const {
-    std::string clean = "rm -f *.o; exec \"$@\" >out 2>&1";
-    words whole{"/bin/sh", "-c", "cd '" + tree_.string() + "' && " + clean, "sh"};
+    std::string text = "cd '" + tree_.string() + "' && exec \"$@\" >out 2>&1";
+    words whole{"/bin/sh", "-c", text, "sh"};
     whole.insert(whole.end(), command.begin(), command.end());
     return whole;
   }
 
   double seconds(const words& command, const environment& with) const {
+    if (std::system(("cd '" + tree_.string() + "' && " + clean_).c_str()) != 0)
+      throw std::runtime_error("'" + clean_ + "' failed in " + tree_.string());
     auto begin = bench::clock::now();
     program running(command, with);
     int status = running.wait(longest);
@@ -157,6 +160,7 @@ private:
 
   const test_hosts& hosts_;
   fs::path tree_;
+  std::string clean_; // what is done before each build, which is not timed
   folder folder_;
   cluster_credentials keys_;
   std::unique_ptr<program> database_;
@@ -355,20 +359,74 @@ bool against_rivals(shared_hosts& on, int rounds, int files) {
   return good;
 }
 
+std::vector<std::string> names_of_projects() {
+  std::vector<std::string> all;
+  for (const bench::project& each : bench::debian_projects) all.push_back(each.package);
+  return all;
+}
+
+int build_project(const bench::project& what, const std::vector<unsigned>& counts, unsigned share,
+                  int rounds) {
+  // As its users do: make with two commands at a time on one host, against pmake on all.
+  folder work;
+  if (!bench::unpack(work.path.string(), {what.package})) return 1;
+  fs::path clean = work.path / what.package, tree = work.path / "tree";
+  if (std::system(("cd '" + clean.string() + "' && (" + what.configure + ") >/dev/null").c_str()) != 0)
+    return 1;
+  ::setenv("SOURCE_DATE_EPOCH", "1000000000", 1);
+  unsigned most = *std::max_element(counts.begin(), counts.end());
+  host_limits limits;
+  limits.processor = share;
+  test_hosts hosts(most, limits);
+  if (!hosts.made()) return 0;
+  fs::create_directories(tree);
+  shared_hosts on(hosts, tree, "find . -mindepth 1 -delete && cp -a '" + clean.string() + "/.' .");
+  words shell{"/bin/sh", "-c", "exec \"$0\" \"$@\" " + what.arguments};
+  bool same = true;
+  std::vector<double> alone;
+  std::map<unsigned, std::vector<double>> times, speedups;
+  for (int round = 0; round < rounds; ++round) {
+    alone.push_back(on.make({"-j2"}, {{"MAKEFLAGS", ""}}, shell));
+    auto expected = bench::files_made(tree);
+    for (unsigned count : counts) {
+      on.lend(count);
+      times[count].push_back(on.pmake(count, {}, shell));
+      same = same && bench::files_made(tree) == expected;
+      speedups[count].push_back(alone.back() / times[count].back());
+    }
+  }
+  for (unsigned count : counts) {
+    auto spread = bench::spread_of(speedups[count]);
+    bench::shown(
+        bench::text("%s by pmake make on %u test hosts of %u %% of a processor, against make -j2 on one",
+                    what.package.c_str(), count, share),
+        bench::text("%.2f x as fast (%.2f-%.2f; %.3g against %.3g s)%s", spread.median, spread.least,
+                    spread.most, bench::median(times[count]), bench::median(alone),
+                    same ? "" : ", files differ"));
+  }
+  return same ? 0 : 1;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
   CLI::App app("pmake on test hosts");
   int rounds = 2, files = 120;
   std::vector<unsigned> counts{2, 4, 6, 8};
-  std::string figure;
+  unsigned share = 20;
+  std::string figure, package;
   bool against = true;
   app.add_option("--rounds", rounds, "of each row");
   app.add_option("--files", files, "to compile");
   app.add_option("--hosts", counts, "how many");
   app.add_option("--figure", figure, "write the speed-up as SVG");
+  app.add_option("--project", package, "one of Debian's source packages to build instead")
+      ->check(CLI::IsMember(names_of_projects()));
+  app.add_option("--share", share, "of a processor that each host has for --project, in percent");
   app.add_flag("--rivals,!--no-rivals", against, "compare with icecream and distcc");
   CLI11_PARSE(app, argc, argv);
+  for (const bench::project& each : bench::debian_projects)
+    if (each.package == package) return build_project(each, counts, share, rounds);
   unsigned most = 1;
   for (unsigned each : counts) most = std::max(most, each);
   test_hosts hosts(most);

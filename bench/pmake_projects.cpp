@@ -3,8 +3,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -15,49 +13,17 @@
 #include <CLI/CLI.hpp>
 
 #include "../tests/support/folder.hpp"
+#include "debian_projects.hpp"
 #include "harness.hpp"
 
 namespace fs = std::filesystem;
+using bench::project;
 
 namespace {
-
-struct project {
-  std::string package;
-  std::string configure; // a command in its folder
-  std::string arguments; // for make
-};
-
-const std::vector<project> projects{
-    // Its makefile makes two libraries by one rule, which -j starts twice.
-    {"lua5.4",
-     "echo '#define DEB_HOST_MULTIARCH \"lib\"' >src/lua5.4-deb-multiarch.h && "
-     "sed -i 's/^$(LUA_A): /liblua$(V)-c++.la: liblua$(V).la\\nliblua$(V).la: /' src/Makefile",
-     "linux LIBTOOL='libtool --quiet'"},
-    {"zlib", "./configure", ""},
-    {"redis", "true", "MALLOC=libc BUILD_TLS=no"},
-    {"sqlite3", "./configure --disable-tcl", ""},
-    {"tmux", "./configure", ""},
-};
 
 bool command(const fs::path& where, const std::string& text) {
   return std::system(
              ("cd '" + where.string() + "' && (" + text + ") >/tmp/pmake-projects.log 2>&1").c_str()) == 0;
-}
-
-std::map<std::string, std::size_t> files_made(const fs::path& tree) {
-  // Objects, libraries and programs, by their contents.
-  std::map<std::string, std::size_t> all;
-  for (const auto& each : fs::recursive_directory_iterator(tree)) {
-    if (!each.is_regular_file()) continue;
-    std::ifstream file(each.path(), std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(file), {}};
-    if (text.rfind("\x7f"
-                   "ELF",
-                   0) == 0 ||
-        text.rfind("!<arch>", 0) == 0)
-      all[fs::relative(each.path(), tree)] = std::hash<std::string>()(text);
-  }
-  return all;
 }
 
 double processor_seconds() {
@@ -85,15 +51,15 @@ int main(int argc, char** argv) {
   migrate_test::folder work;
   if (sources.empty()) {
     sources = work.path.string();
-    std::string call = MIGRATE_DEBIAN_SOURCES " '" + sources + "'";
-    for (const project& each : projects) call += " " + each.package;
-    if (std::system(call.c_str()) != 0) return 1;
+    std::vector<std::string> packages;
+    for (const project& each : bench::debian_projects) packages.push_back(each.package);
+    if (!bench::unpack(sources, packages)) return 1;
   }
   ::setenv("SOURCE_DATE_EPOCH", "1000000000", 1);
   ::unsetenv("MIGRATE_HOSTS");
   const std::string parallel = " -j" + std::to_string(::sysconf(_SC_NPROCESSORS_ONLN)) + " ";
   bool good = true;
-  for (const project& each : projects) {
+  for (const project& each : bench::debian_projects) {
     if (!only.empty() && std::find(only.begin(), only.end(), each.package) == only.end()) continue;
     const std::string what =
         each.package + " built on this machine by pmake make, against make -j: same files out";
@@ -111,7 +77,7 @@ int main(int argc, char** argv) {
       double took = bench::nanoseconds(bench::clock::now() - begin) / 1e9;
       used = processor_seconds() - used;
       if (!built) return took;
-      auto made = files_made(tree);
+      auto made = bench::files_made(tree);
       if (expected.empty()) expected = made;
       same = same && made == expected;
       return took;

@@ -16,6 +16,7 @@
 #include "make/leaves_home.hpp"
 #include "make/make_arguments.hpp"
 #include "make/shell_of_makefile.hpp"
+#include "shell/plain_line.hpp"
 
 #include "../support/folder.hpp"
 #include "../support/program.hpp"
@@ -123,6 +124,35 @@ TEST_CASE("compilers that only compile may leave, and nothing else that is not t
   CHECK(rules.may_leave("convert a.png b.jpg"));
   CHECK_FALSE(rules.may_leave("clang -c a.c"));
   CHECK(rules.may_leave("gcc -c a.c"));
+}
+
+TEST_CASE("a line of plain words is started without a shell, as make does") {
+  auto split = [](std::string line, std::size_t most = 10) {
+    std::vector<char*> at(most);
+    words found;
+    if (split_plain_line(line.data(), at.data(), most))
+      for (char** each = at.data(); *each != nullptr; ++each) found.emplace_back(*each);
+    return found;
+  };
+  CHECK(split("cc -c a.c") == words{"cc", "-c", "a.c"});
+  CHECK(split(" \tcc\t-DA=1  a.c ") == words{"cc", "-DA=1", "a.c"});
+  CHECK(split("true") == words{"true"});
+  for (const char* each : {"", " ", "cd sub", ": x", "A=1 cc", "cc a.c >x", "cc 'a b'", "cc \"a\"", "cc $x",
+                           "cc *.c", "a\nb", "a; b", "a\\ b", "exit 3", "test x", "cc ~/a.c", "cc a.c #"}) {
+    INFO(each);
+    CHECK(split(each).empty());
+  }
+  CHECK(split("a b c", 4) == words{"a", "b", "c"});
+  CHECK(split("a b c d", 4).empty());
+
+  // A shell would lose a variable whose name it does not take. What is not there is said by the shell.
+  make_tree tree("export not.a.name = kept\nall: script\n\t@printenv not.a.name\n\t@./script one "
+                 "two\n\t@no-such-program x\n"
+                 "script:\n\t@printf 'echo script $$1 $$2\\n' >script\n\t@chmod +x script\n");
+  auto done = tree.run();
+  CHECK(done.status != 0);
+  CHECK_THAT(done.out, Contains("kept\nscript one two\n"));
+  CHECK_THAT(done.out, Contains("no-such-program: not found") && Contains("Error 127"));
 }
 
 TEST_CASE("make runs as it would alone") {

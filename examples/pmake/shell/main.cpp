@@ -16,10 +16,12 @@
 #include <unistd.h>
 
 #include "make/wire.hpp"
+#include "shell/plain_line.hpp"
 
 namespace {
 
 namespace wire = pmake::wire;
+using pmake::split_plain_line;
 
 constexpr const char* usual = "/bin/sh";
 
@@ -56,7 +58,22 @@ void leave_signals() {
   ::_exit(128 + signal);
 }
 
+void start_plain_line(const char* shell, char** arguments) {
+  // Make does so too, when its shell is the usual one. Returns when it needs a shell, or there is no such program: the
+  // shell then says so.
+  if (std::strcmp(shell, usual) != 0 || arguments[1] == nullptr || arguments[2] == nullptr ||
+      arguments[3] != nullptr || std::strcmp(arguments[1], "-c") != 0)
+    return;
+  static char text[131072];
+  static char* words[4096];
+  std::size_t size = std::strlen(arguments[2]);
+  if (size >= sizeof text) return;
+  std::memcpy(text, arguments[2], size + 1);
+  if (split_plain_line(text, words, sizeof words / sizeof *words)) ::execvp(words[0], words);
+}
+
 [[noreturn]] void become(const char* shell, char** arguments) {
+  start_plain_line(shell, arguments);
   arguments[0] = const_cast<char*>(shell);
   ::execvp(shell, arguments);
   const char* parts[] = {"pmake: ", shell, ": ", std::strerror(errno), "\n"};

@@ -200,7 +200,8 @@ inline void host_agent::end(grant& which, std::chrono::milliseconds limit, const
   if (which.at == stage::ending && limit.count() > 0) return;
   bool first = which.at != stage::ending;
   which.at = stage::ending;
-  if (first) note("grant " + std::to_string(which.number) + " is evicted", reason);
+  if (first)
+    note("grant " + std::to_string(which.number) + (limit.count() > 0 ? " is evicted" : " ends"), reason);
   if (first && which.link && limit.count() > 0)
     which.link->send([&](protocol::HostMessage::Builder into) {
       auto eviction = into.initEvict();

@@ -296,6 +296,7 @@ private:
     } else if (said.empty() || said.starts_with("end ")) { // an agent that has died says nothing any more
       unsigned milliseconds = 0;
       if (!said.empty()) std::from_chars(said.data() + 4, said.data() + said.size(), milliseconds);
+      if (milliseconds == 0) at_once_ = true;
       auto when = clock::now() + std::chrono::milliseconds(milliseconds);
       deadline_ = deadline_ ? std::min(*deadline_, when) : when;
       if (running) {
@@ -420,7 +421,7 @@ private:
     if (out_of_memory_)
       return "it was killed over its limit of " + std::to_string(order_.limits.memory_bytes >> 20) +
              " MiB of memory";
-    if (!exited_) return "it was killed at its deadline";
+    if (!exited_) return at_once_ ? "it was ended at once" : "it was killed at its deadline";
     return WIFSIGNALED(status_) ? "it was ended by signal " + std::to_string(WTERMSIG(status_))
                                 : "it exited with status " + std::to_string(WEXITSTATUS(status_));
   }
@@ -445,6 +446,7 @@ private:
   int status_ = 0;
   bool exited_ = false; // by itself
   bool ended_ = false;
+  bool at_once_ = false; // nobody waits for it any more
   std::optional<clock::time_point> deadline_;
   clock::time_point memory_looked_{}, scratch_looked_{};
 };
