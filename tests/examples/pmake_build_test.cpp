@@ -137,6 +137,19 @@ TEST_CASE("a recipe that ends itself fails, by whichever signal") {
   CHECK(tree.run("term").status == 2); // Ninja takes it for an interruption too
 }
 
+TEST_CASE("what a killed command has half written is removed, and what one that failed has written stays") {
+  build_tree tree(
+      "rule sh\n  command = echo half >$out; $then\nbuild killed: sh\n  then = kill -9 $$$$\n"
+      "build within: sh\n  then = sh -c 'kill -9 $$$$'; exit $$?\nbuild report: sh\n  then = false\n");
+  auto ended = tree.run("-k 0");
+  CAPTURE(ended.out);
+  CHECK(ended.status == 1);
+  CHECK_FALSE(tree.has("killed"));
+  CHECK_FALSE(tree.has("within"));
+  CHECK_THAT(ended.out, Contains("removed what it had written: it was killed"));
+  CHECK(tree.has("report"));
+}
+
 TEST_CASE("a hundred megabytes of errors are shown whole, between the lines of others") {
   build_tree tree("rule loud\n  command = yes 'a line of forty-nine characters, and its line feed' | head -n "
                   "2000000 >&2; touch $out\n"
@@ -237,6 +250,41 @@ TEST_CASE("damaged logs cost a build, and no more") {
   auto refused = tree.run();
   CHECK(refused.status == 1);
   CHECK_THAT(refused.out, Contains("ninja: error: loading build log .ninja_log: Is a directory"));
+}
+
+TEST_CASE("a disk that fills up fails the build and keeps nothing half written, and with room again the next "
+          "one goes on") {
+  // A file system of a mebibyte, which only the builds see.
+  build_tree tree("");
+  tree.write(
+      "rules",
+      "rule fill\n  command = head -c 3000000 /dev/zero >$out\nrule small\n  command = echo small >$out\n"
+      "build first: small\nbuild big: fill\nbuild second: small\n");
+  tree.write(
+      "go",
+      "set -e\nmkdir disk\nmount -t tmpfs -o size=1m none disk\ncp rules disk/build.ninja\ncd disk\nset +e\n"
+      "say() { echo \"$@\"; }\n\"$1\" first\nsay first $?\n\"$1\" big\nsay big $? $(ls)\n"
+      "head -c 3000000 /dev/zero >other 2>/dev/null\n\"$1\" second\nsay second $? $(ls)\nrm other\n"
+      "sed -i s/3000000/3/ build.ninja\n\"$1\"\nsay all $? $(cat second)\n\"$1\"\nsay again $?\n");
+  migrate_test::program running({"/bin/sh", "-c",
+                                 "cd '" + (tree / "").string() +
+                                     "' && exec unshare --map-root-user --mount sh go '" + ninja + "' 2>&1"},
+                                {{"TERM", "dumb"}});
+  int status = running.wait(60s);
+  std::string said = running.rest();
+  CAPTURE(said);
+  if (status != 0 && said.find("unshare") != said.npos) {
+    WARN("mounts of its own are refused here: " << said);
+    return;
+  }
+  CHECK_THAT(said, Contains("\nfirst 0\n"));
+  CHECK_THAT(said, Contains("FAILED: big") &&
+                       Contains("No space left on device\nremoved what it had written: the disk is full\n"));
+  CHECK_THAT(said, Contains("\nbig 1 build.ninja first\n"));
+  CHECK_THAT(said, Contains("FAILED: second"));
+  CHECK_THAT(said, Contains("\nsecond 1 build.ninja first other\n"));
+  CHECK_THAT(said, Contains("\nall 0 small\n"));
+  CHECK_THAT(said, Contains("no work to do.\nagain 0\n"));
 }
 
 TEST_CASE("an input that changes while its command runs is seen the next time") {

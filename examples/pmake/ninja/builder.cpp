@@ -174,6 +174,13 @@ void builder::finish(finished_job& done, executor& on, status& shown) {
       done.how = outcome::failed;
     }
   }
+  bool full = done.how != outcome::succeeded && disk_is_full(what);
+  if (full || done.killed) {
+    remove_partial(what);
+    if (!done.output.empty() && done.output.back() != '\n') done.output += "\n";
+    done.output += full ? "removed what it had written: the disk is full\n"
+                        : "removed what it had written: it was killed\n";
+  }
   shown.finished(done, on.now());
   if (options_.on_finished) options_.on_finished(done);
   if (done.how != outcome::succeeded) {

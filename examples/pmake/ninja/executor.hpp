@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <sys/wait.h>
+
 #include "graph.hpp"
 
 namespace pmake {
@@ -21,6 +23,7 @@ enum class outcome { succeeded, failed, interrupted };
 struct finished_job {
   edge* what = nullptr;
   outcome how = outcome::succeeded;
+  bool killed = false;    // it failed by a signal
   std::string output; // standard output and error, whole
   std::string host;   // where it ran; "" is here
   unsigned slot = 0;  // which of the places there
@@ -34,6 +37,11 @@ struct capacity {
 
 enum class event { finished, room, interrupted };
 // room: can_start() may have become true.
+
+constexpr bool ended_by_signal(int status) noexcept {
+  // In the form of wait(2); a shell says so of what it has started by a number above 128.
+  return WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) > 128 && WEXITSTATUS(status) <= 128 + 64);
+}
 
 class executor {
 public:

@@ -186,6 +186,7 @@ void local_executor::reap(std::size_t index, finished_job& one) {
     one.how = WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGTERM || WTERMSIG(status) == SIGHUP
                   ? outcome::interrupted
                   : outcome::failed;
+  one.killed = one.how == outcome::failed && ended.id > 0 && ended_by_signal(status);
   running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
 }
 

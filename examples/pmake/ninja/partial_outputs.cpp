@@ -1,7 +1,11 @@
 #include "partial_outputs.hpp"
 
+#include <climits>
 #include <exception>
 #include <string>
+#include <string_view>
+
+#include <sys/statvfs.h>
 
 #include "disk.hpp"
 
@@ -20,6 +24,18 @@ void remove_partial(const edge& of) noexcept {
   } catch (const std::exception&) {
     // There is nothing better to do about a file that cannot be removed.
   }
+}
+
+bool disk_is_full(const edge& of) noexcept {
+  for (const node* output : of.outputs) {
+    struct statvfs room = {};
+    std::string_view path = output->path();
+    std::size_t slash = path.rfind('/');
+    char folder[PATH_MAX] = ".";
+    if (slash != path.npos && slash < sizeof folder) folder[path.copy(folder, slash + 1)] = '\0';
+    if (::statvfs(folder, &room) == 0 && room.f_blocks > 0 && room.f_bavail == 0) return true;
+  }
+  return false;
 }
 
 } // namespace pmake

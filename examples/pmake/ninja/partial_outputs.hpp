@@ -8,4 +8,7 @@ namespace pmake {
 void remove_partial(const edge& of) noexcept;
 // Its outputs as far as it has touched them, and its depfile.
 
+bool disk_is_full(const edge& of) noexcept;
+// Where one of its outputs is: what stands there may be half written.
+
 } // namespace pmake

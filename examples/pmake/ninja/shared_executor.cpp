@@ -109,6 +109,7 @@ bool shared_executor::take(foreign_end&& ended, finished_job& one) {
   one.how = ended.how == foreign_outcome::stopped ? outcome::interrupted
             : ended.status == 0                   ? outcome::succeeded
                                                   : outcome::failed;
+  one.killed = one.how == outcome::failed && ended_by_signal(ended.status);
   one.output = std::move(ended.output);
   one.host = std::move(ended.host);
   one.slot = ended.slot;
