@@ -238,10 +238,10 @@ public:
     build(); // the compiler is packed up and sent to all of them, which a few files are not enough for
   }
 
-  double build() {
+  double build(const words& command = {}) {
     before_ = jobs_away();
     return on_.make({"CC=/usr/lib/icecc/bin/gcc", "-j" + std::to_string(2 * rivals_hosts)},
-                    {{"MAKEFLAGS", ""}}, seeing_sockets(1, {}));
+                    {{"MAKEFLAGS", ""}}, seeing_sockets(1, command));
   }
 
   std::size_t last_away() const { return jobs_away() - before_; }
@@ -311,12 +311,13 @@ public:
     ::sleep(2); // nothing tells when they listen
   }
 
-  double build() const {
+  double build(const words& command = {}) const {
     return on_.make({"CC=distcc gcc", "-j" + std::to_string(2 * rivals_hosts)},
                     {{"MAKEFLAGS", ""},
                      {"DISTCC_HOSTS", list_},
                      {"DISTCC_DIR", on_.file("distcc")},
-                     {"DISTCC_FALLBACK", "0"}}); // or a host that refuses would not be noticed
+                     {"DISTCC_FALLBACK", "0"}}, // or a host that refuses would not be noticed
+                    command);
   }
 
 private:
@@ -325,36 +326,41 @@ private:
   std::vector<std::unique_ptr<program>> daemons_;
 };
 
-bool against_rivals(shared_hosts& on, int rounds, int files) {
+struct workload {
+  std::string name;
+  std::size_t files; // that are compiled
+  words command;     // before make or pmake
+};
+
+bool against_rivals(shared_hosts& on, int rounds, const workload& what) {
   // All three in turn. The rivals' daemons run all the time, as they do where they are used, and have the compiler already;
   // pmake's time has the granting of hosts in it.
   icecream first(on);
   distcc second(on);
   std::map<std::string, std::vector<double>> theirs, ratios;
   std::vector<double> mine;
-  std::size_t away = 0;
+  std::size_t away = 0, files = what.files * static_cast<std::size_t>(rounds);
   for (int round = 0; round < rounds; ++round) {
     on.lend(rivals_hosts);
-    mine.push_back(on.pmake(rivals_hosts, {}));
+    mine.push_back(on.pmake(rivals_hosts, {}, what.command));
     on.lend(1);
-    theirs["icecream"].push_back(first.build());
+    theirs["icecream"].push_back(first.build(what.command));
     away += first.last_away();
-    theirs["distcc"].push_back(second.build());
+    theirs["distcc"].push_back(second.build(what.command));
     for (auto& [name, times] : theirs) ratios[name].push_back(mine.back() / times.back());
   }
   bool good = true;
   for (const auto& [name, times] : theirs) {
     auto ratio = bench::spread_of(ratios[name]);
-    std::string what =
-        bench::text("%d files on %u test hosts, against %s", files, rivals_hosts, name.c_str());
+    std::string row =
+        bench::text("%s on %u test hosts, against %s", what.name.c_str(), rivals_hosts, name.c_str());
     std::string measured = bench::text("%.2f x the time (%.2f-%.2f; %.3g against %.3g s)", ratio.median,
                                        ratio.least, ratio.most, bench::median(mine), bench::median(times));
-    if (name == "icecream" && away < static_cast<std::size_t>(rounds * files) / 2) {
-      bench::shown(what, measured +
-                             bench::text("; no measure: it sent %zu of %d files away", away, rounds * files));
+    if (name == "icecream" && away < files / 2) {
+      bench::shown(row, measured + bench::text("; no measure: it sent %zu of %zu files away", away, files));
       continue;
     }
-    good = bench::row(what, measured, "< 1 x", ratio.median < 1) && good;
+    good = bench::row(row, measured, "< 1 x", ratio.median < 1) && good;
   }
   return good;
 }
@@ -365,20 +371,20 @@ std::vector<std::string> names_of_projects() {
   return all;
 }
 
-int build_project(const bench::project& what, const std::vector<unsigned>& counts, unsigned share,
-                  int rounds) {
+bool build_project(const bench::project& what, const std::vector<unsigned>& counts, unsigned share,
+                   int rounds, bool against) {
   // As its users do: make with two commands at a time on one host, against pmake on all.
   folder work;
-  if (!bench::unpack(work.path.string(), {what.package})) return 1;
+  if (!bench::unpack(work.path.string(), {what.package})) return false;
   fs::path clean = work.path / what.package, tree = work.path / "tree";
   if (std::system(("cd '" + clean.string() + "' && (" + what.configure + ") >/dev/null").c_str()) != 0)
-    return 1;
+    return false;
   ::setenv("SOURCE_DATE_EPOCH", "1000000000", 1);
   unsigned most = *std::max_element(counts.begin(), counts.end());
   host_limits limits;
   limits.processor = share;
   test_hosts hosts(most, limits);
-  if (!hosts.made()) return 0;
+  if (!hosts.made()) return true;
   fs::create_directories(tree);
   shared_hosts on(hosts, tree, "find . -mindepth 1 -delete && cp -a '" + clean.string() + "/.' .");
   words shell{"/bin/sh", "-c", "exec \"$0\" \"$@\" " + what.arguments};
@@ -404,7 +410,57 @@ int build_project(const bench::project& what, const std::vector<unsigned>& count
                     spread.most, bench::median(times[count]), bench::median(alone),
                     same ? "" : ", files differ"));
   }
-  return same ? 0 : 1;
+  if (!against || most < rivals_hosts) return same;
+  std::size_t objects = 0;
+  for (const auto& [name, contents] : bench::files_made(tree)) objects += name.ends_with(".o") ? 1 : 0;
+  return against_rivals(on, rounds, {what.package, objects, shell}) && same;
+}
+
+bool compile_files(int files, const std::vector<unsigned>& counts, int rounds, const std::string& figure,
+                   bool against) {
+  // On hosts of a fifth of a processor each.
+  unsigned most = 1;
+  for (unsigned each : counts) most = std::max(most, each);
+  test_hosts hosts(most);
+  if (!hosts.made()) return true;
+  folder work;
+  fs::path tree = work.path / "project";
+  write_project(tree, files);
+  shared_hosts on(hosts, tree);
+  std::map<unsigned, std::vector<double>> times, speedups;
+  std::map<std::string, std::string> expected;
+  bool same = true, good = true;
+  for (int round = 0; round < rounds; ++round) {
+    times[1].push_back(on.pmake(1, {}));
+    if (round == 0) expected = objects(tree);
+    for (unsigned count : counts) {
+      on.lend(count);
+      times[count].push_back(on.pmake(count, {}));
+      same = same && objects(tree) == expected;
+      speedups[count].push_back(times[1].back() / times[count].back());
+    }
+  }
+  std::map<unsigned, bench::spread> drawn{{1, {1, 1, 1}}};
+  for (unsigned count : counts) {
+    auto spread = drawn[count] = bench::spread_of(speedups[count]);
+    std::string what =
+        bench::text("%d files compiled by pmake make on %u test hosts, against one", files, count);
+    std::string measured = bench::text("%.2f x as fast (%.2f-%.2f; %.3g against %.3g s)%s", spread.median,
+                                       spread.least, spread.most, bench::median(times[count]),
+                                       bench::median(times[1]), same ? "" : ", files differ");
+    double least = to_reach(count) * count;
+    if (least > 0)
+      good =
+          bench::row(what, measured, bench::text(">= %.1f x", least), same && spread.median >= least) && good;
+    else
+      bench::shown(what, measured);
+  }
+  if (!figure.empty()) draw(figure, drawn);
+  if (against && most >= rivals_hosts)
+    good =
+        against_rivals(on, rounds, {bench::text("%d files", files), static_cast<std::size_t>(files), {}}) &&
+        good;
+  return good;
 }
 
 } // namespace
@@ -420,52 +476,20 @@ int main(int argc, char** argv) {
   app.add_option("--files", files, "to compile");
   app.add_option("--hosts", counts, "how many");
   app.add_option("--figure", figure, "write the speed-up as SVG");
-  app.add_option("--project", package, "one of Debian's source packages to build instead")
+  app.add_option("--project", package, "one of Debian's source packages to build, and nothing else")
       ->check(CLI::IsMember(names_of_projects()));
   app.add_option("--share", share, "of a processor that each host has for --project, in percent");
   app.add_flag("--rivals,!--no-rivals", against, "compare with icecream and distcc");
   CLI11_PARSE(app, argc, argv);
-  for (const bench::project& each : bench::debian_projects)
-    if (each.package == package) return build_project(each, counts, share, rounds);
-  unsigned most = 1;
-  for (unsigned each : counts) most = std::max(most, each);
-  test_hosts hosts(most);
-  if (!hosts.made()) return 0;
   try {
-    folder work;
-    fs::path tree = work.path / "project";
-    write_project(tree, files);
-    shared_hosts on(hosts, tree);
-    std::map<unsigned, std::vector<double>> times, speedups;
-    std::map<std::string, std::string> expected;
-    bool same = true, good = true;
-    for (int round = 0; round < rounds; ++round) {
-      times[1].push_back(on.pmake(1, {}));
-      if (round == 0) expected = objects(tree);
-      for (unsigned count : counts) {
-        on.lend(count);
-        times[count].push_back(on.pmake(count, {}));
-        same = same && objects(tree) == expected;
-        speedups[count].push_back(times[1].back() / times[count].back());
-      }
+    bool good = true;
+    if (package.empty()) {
+      good = compile_files(files, counts, rounds, figure, against);
+      counts = {rivals_hosts};
+      package = "tmux";
     }
-    std::map<unsigned, bench::spread> drawn{{1, {1, 1, 1}}};
-    for (unsigned count : counts) {
-      auto spread = drawn[count] = bench::spread_of(speedups[count]);
-      std::string what =
-          bench::text("%d files compiled by pmake make on %u test hosts, against one", files, count);
-      std::string measured = bench::text("%.2f x as fast (%.2f-%.2f; %.3g against %.3g s)%s", spread.median,
-                                         spread.least, spread.most, bench::median(times[count]),
-                                         bench::median(times[1]), same ? "" : ", files differ");
-      double least = to_reach(count) * count;
-      if (least > 0)
-        good = bench::row(what, measured, bench::text(">= %.1f x", least), same && spread.median >= least) &&
-               good;
-      else
-        bench::shown(what, measured);
-    }
-    if (!figure.empty()) draw(figure, drawn);
-    if (against && most >= rivals_hosts) good = against_rivals(on, rounds, files) && good;
+    for (const bench::project& each : bench::debian_projects)
+      if (each.package == package) good = build_project(each, counts, share, rounds, against) && good;
     return good ? 0 : 1;
   } catch (const std::exception& problem) {
     std::fprintf(stderr, "pmake_hosts: %s\n", problem.what());
