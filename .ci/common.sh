@@ -3,7 +3,7 @@
 umask 022
 
 build_packages="g++ cmake ninja-build pkg-config capnproto libcapnp-dev libuv1-dev libboost-context1.81-dev
-  libxxhash-dev libcli11-dev nlohmann-json3-dev libssl-dev openssl"
+  libxxhash-dev liblz4-dev libcli11-dev nlohmann-json3-dev libssl-dev openssl"
 bench_packages="make libboost-fiber1.81-dev libbenchmark-dev libmimalloc-dev iproute2"
 # Whom pmake is measured against, and what the projects need that it is measured with.
 rival_packages="icecc distcc dpkg-dev bison libevent-dev libncurses-dev libtool-bin tcl"

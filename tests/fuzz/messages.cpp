@@ -6,6 +6,7 @@
 #include <migrate/rpc/identity.hpp>
 #include <migrate/rpc/message_frame.hpp>
 #include <migrate/store/image.hpp>
+#include <migrate/transfer/compressor.hpp>
 #include <migrate/transfer/offer_reader.hpp>
 #include <migrate/transfer/reference_reader.hpp>
 #include <migrate/transfer/pages_reader.hpp>
@@ -52,8 +53,9 @@ void take(protocol::Message::Reader message, kj::ArrayPtr<const kj::byte> attach
   }
   case protocol::Message::PAGES: {
     std::size_t sum = 0;
+    detail::page_decompressor decompress;
     bool good = detail::for_each_range_ahead(
-        region, message.getPages(), attachment, [&](char* to, const kj::byte* from, std::size_t bytes) {
+        region, message.getPages(), attachment, decompress, [&](char* to, const kj::byte* from, std::size_t bytes) {
           for (std::size_t i = 0; i < bytes; i += 512) sum += from[i];
           if (to <= region.base() || to + bytes > region.base() + region.size()) std::abort();
         });
@@ -73,7 +75,8 @@ void take(protocol::Message::Reader message, kj::ArrayPtr<const kj::byte> attach
     if (about.which() != protocol::Reference::PAGES) return;
     const char *from = region.base() + detail::page_size, *to = region.base() + region.size();
     std::size_t sum = 0;
-    detail::for_each_page_run(about, attachment, from, to, [&](char* page, const kj::byte* bytes, std::size_t size) {
+    detail::page_decompressor decompress;
+    detail::for_each_page_run(about, attachment, from, to, decompress, [&](char* page, const kj::byte* bytes, std::size_t size) {
       for (std::size_t i = 0; i < size; i += 512) sum += bytes[i];
       if (page < from || page + size > to) std::abort();
     });
@@ -109,22 +112,40 @@ bool read_stream(std::span<const std::uint8_t> bytes) {
   return true;
 }
 
-template <class Fill> void add_frame(migrate_fuzz::input& to, std::size_t attached, Fill&& fill) {
+using attached_bytes = std::vector<std::uint8_t>;
+
+attached_bytes compressed(std::size_t bundle, std::size_t pages) {
+  // The bundle, and pages of some text as one block.
+  std::vector<std::uint8_t> text(pages * detail::page_size);
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<std::uint8_t>(i / 64);
+  iovec part{text.data(), text.size()};
+  detail::compressor compress(compression::always);
+  std::span<const std::byte> block = compress.compress({&part, 1});
+  attached_bytes all(bundle, 0x5a);
+  for (std::byte each : block) all.push_back(static_cast<std::uint8_t>(each));
+  return all;
+}
+
+template <class Fill> void add_frame(migrate_fuzz::input& to, const attached_bytes& attached, Fill&& fill) {
   capnp::MallocMessageBuilder message;
   fill(message.initRoot<protocol::Message>());
   kj::Array<capnp::word> words = capnp::messageToFlatArray(message);
   detail::frame_header header{
-      detail::frame_magic, 1, 0, static_cast<std::uint32_t>(words.size()), 0, attached};
+      detail::frame_magic, 1, 0, static_cast<std::uint32_t>(words.size()), 0, attached.size()};
   migrate_fuzz::append(to, &header, sizeof header);
   migrate_fuzz::append(to, words.asBytes().begin(), words.asBytes().size());
-  to.resize(to.size() + detail::padded(attached), 0x5a);
+  migrate_fuzz::append(to, attached.data(), attached.size());
+  to.resize(to.size() + detail::padded(attached.size()) - attached.size());
+}
+template <class Fill> void add_frame(migrate_fuzz::input& to, std::size_t attached, Fill&& fill) {
+  add_frame(to, attached_bytes(attached, 0x5a), fill);
 }
 
 } // namespace
 
 std::vector<migrate_fuzz::input> migrate_fuzz::seeds() {
   std::vector<input> all;
-  auto one = [&](std::size_t attached, auto&& fill) { add_frame(all.emplace_back(), attached, fill); };
+  auto one = [&](const auto& attached, auto&& fill) { add_frame(all.emplace_back(), attached, fill); };
   one(0, [](protocol::Message::Builder out) {
     auto hello = out.initHello();
     hello.setNode(3);
@@ -152,6 +173,34 @@ std::vector<migrate_fuzz::input> migrate_fuzz::seeds() {
     pages[0].setCount(1);
     pages[1].setAddress(region.address() + 8 * detail::page_size);
     pages[1].setCount(2);
+  });
+  one(compressed(16, 2), [](protocol::Message::Builder out) {
+    auto offer = out.initOffer();
+    offer.setTask(task_id(node_id(1), 5, 0).bits());
+    offer.setRegion(region.bits());
+    offer.setControl(region.address() + 8 * detail::page_size);
+    offer.setBundle(16);
+    offer.setCompressed(true);
+    auto pages = offer.initPages(1);
+    pages[0].setAddress(region.address() + 2 * detail::page_size);
+    pages[0].setCount(2);
+  });
+  one(compressed(0, 3), [](protocol::Message::Builder out) {
+    auto about = out.initReference();
+    about.setNumber(2);
+    about.setCompressed(true);
+    auto pages = about.initPages(2);
+    pages[0].setAddress(region.address() + 4 * detail::page_size);
+    pages[0].setCount(1);
+    pages[1].setAddress(region.address() + 8 * detail::page_size);
+    pages[1].setCount(2);
+  });
+  one(compressed(0, 5), [](protocol::Message::Builder out) {
+    auto ahead = out.initPages();
+    ahead.setCompressed(true);
+    auto pages = ahead.initPages(1);
+    pages[0].setAddress(region.address() + 2 * detail::page_size);
+    pages[0].setCount(5);
   });
   one(0, [](protocol::Message::Builder out) { out.initReference().setFetch(0x1100'0000'2000); });
   one(24, [](protocol::Message::Builder out) {

@@ -16,6 +16,7 @@
 #include <migrate/cluster/placement_policy.hpp>
 #include <migrate/error.hpp>
 #include <migrate/file/shared_offset.hpp>
+#include <migrate/task/compression.hpp>
 #include <migrate/task/transfer.hpp>
 
 namespace migrate {
@@ -32,6 +33,7 @@ struct node_options {
   std::size_t most_inline = 64 * 1024; // bytes of dirty pages that travel in the offer, not through the store
   transfer moves_by = transfer::flush; // how tasks' memory moves, unless the task or the move says otherwise
   bool push_rest = true; // of a task's memory that on-reference has left behind; otherwise it goes when it is touched, or asked for
+  compression compress = compression::automatic; // pages that go straight to another node, and are not left to the store
   unsigned keepalive_ms = 10'000;      // a node silent for so long is lost
   unsigned checkpoint_ms = 0;          // between checkpoints of tasks that are to be restarted when their node dies; 0: none
   bool usage = false;                  // count what tasks use from their start, not from when they first ask
@@ -68,6 +70,8 @@ inline constexpr const char* node_options_help =
     "  --migrate-transfer=HOW      how a task's memory moves: flush, full-copy, pre-copy, on-reference,\n"
     "                              pre-flush or auto (flush)\n"
     "  --migrate-push=0            what on-reference leaves behind is sent only when it is touched\n"
+    "  --migrate-compress=WHEN     pages that go straight to another machine: auto (where that is sooner there), always\n"
+    "                              or never (auto)\n"
     "  --migrate-checkpoint=SECONDS  commit an image of each recoverable task every so many seconds (0: never)\n"
     "  --migrate-usage             count what tasks use from their start on\n"
     "  --migrate-signals           signals to this process, such as Ctrl-C, go to the tasks in the foreground\n"
@@ -132,10 +136,16 @@ inline transfer parse_transfer(std::string_view text) {
                   "' is none of flush, full-copy, pre-copy, on-reference, pre-flush, auto and random");
 }
 
+inline compression parse_compression(std::string_view text) {
+  if (std::optional<compression> named = compression_named(text)) return *named;
+  throw error(std::make_error_code(std::errc::invalid_argument),
+              "--migrate-compress: '" + std::string(text) + "' is none of auto, always and never");
+}
+
 inline constexpr const char* node_option_names[] = {"nodes",       "workers", "store",     "listen", "join",
                                                     "credentials", "torture", "keepalive", "checkpoint", "inline", "quiet",  "usage",
                                                     "signals", "reopen-files", "shared-offset", "control",
-                                                    "policy", "hosts", "host-database", "transfer", "push"};
+                                                    "policy", "hosts", "host-database", "transfer", "push", "compress"};
 // Those that the environment may set; the command line has more: helper, grant, and help.
 
 inline void set_option(node_options& into, std::string_view name, std::string_view value) {
@@ -161,6 +171,8 @@ inline void set_option(node_options& into, std::string_view name, std::string_vi
     into.moves_by = parse_transfer(value);
   else if (name == "push")
     into.push_rest = value != "0";
+  else if (name == "compress")
+    into.compress = parse_compression(value);
   else if (name == "usage")
     into.usage = value != "0";
   else if (name == "reopen-files")

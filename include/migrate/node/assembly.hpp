@@ -128,7 +128,9 @@ struct node_calls {
   }
   static std::string reason_of(const move_order& how) {
     std::string reason = move_reason_names[static_cast<std::size_t>(how.asker.reason)];
-    return how.why_so.empty() ? reason : reason + "; " + how.why_so;
+    if (!how.why_so.empty()) reason += "; " + how.why_so;
+    std::string compressed = how.carried ? how.carried->compress.outcome() : std::string();
+    return compressed.empty() ? reason : reason + "; " + compressed;
   }
   static void restarted(task_id task, node_id from, node_id on) noexcept {
     node_heap_scope scope;
@@ -380,7 +382,8 @@ inline void node_body::set_tables() {
                                     &node_calls::memory_whole, &node_calls::memory_losing, &node_calls::memory_lost});
   engine_.emplace(transfer_engine::parts{*home_, *network_, calls_, *vacated_, *scanner_, &*images_, carriers_, departed_,
                                          boot, options_.most_inline, options_.moves_by, node_calls::listener, loop_,
-                                         std::chrono::milliseconds(options_.keepalive_ms) * 6, *pages_});
+                                         std::chrono::milliseconds(options_.keepalive_ms) * 6, *pages_,
+                                         options_.compress});
   eviction_.emplace(*home_, *engine_, members_);
   this_eviction = &*eviction_;
   home_services.set(service::cluster, &node_body::serve_cluster);
@@ -530,6 +533,7 @@ inline std::vector<std::string> node_body::sibling_arguments() const {
   add("inline", std::to_string(options_.most_inline));
   add("transfer", std::string(name_of(options_.moves_by)));
   add("push", options_.push_rest ? "1" : "0");
+  add("compress", std::string(name_of(options_.compress)));
   add("keepalive", std::to_string(options_.keepalive_ms));
   add("checkpoint", seconds_text(options_.checkpoint_ms));
   add("policy", placement_policy_names[static_cast<std::size_t>(options_.policy)]);

@@ -192,6 +192,8 @@ struct Reference {
     unknown @11 :Void;
     # There is no such memory.
   }
+  compressed @12 :Bool;
+  # What is attached to `pages` is one LZ4 block of all of them.
 }
 
 struct Call {
@@ -299,7 +301,9 @@ struct PagesAhead {
   epoch @1 :UInt64;
   pages @2 :List(Pages);
   last @3 :Bool;
-  # Of a round: to be answered by `ready`.
+  # Of a round, or of those by which the link is measured: to be answered by `ready`.
+  compressed @4 :Bool;
+  # What is attached is one LZ4 block of all of them.
 }
 
 struct ImageAhead {
@@ -345,6 +349,8 @@ struct Offer {
   missingTo @16 :UInt64;
   # Where that rest lies, but for the pages that came.
   officeNumber @17 :UInt64;
+  compressed @18 :Bool;
+  # What follows the bundle is one LZ4 block of all pages.
 }
 
 struct OfferRefusal {

@@ -70,6 +70,7 @@ inline bool transfer_engine::begin_rounds(resident& task, transfer how) {
   if (memory.dirty_bytes <= with_.most_inline || !tracker_.watch(task.control->region)) return false;
   auto made = std::make_shared<carriage>(
       task, order.target, *strategy_of(how == transfer::automatic ? transfer::pre_flush : how), task.epoch);
+  made->compress = compressor(compression_to(order.target));
   made->watched = std::move(memory.live);
   char* high = page_floor(const_cast<char*>(task.control->heap.high_water()) + page_size - 1);
   char* end = task.control->region.base() + task.control->region.size();
@@ -176,6 +177,8 @@ inline std::vector<page_range> transfer_engine::take_written(carriage& c) {
 inline bool transfer_engine::carry_straight(carriage& c, const std::vector<page_range>& pages) {
   constexpr std::size_t most_bytes = std::size_t{1} << 20;
   constexpr std::size_t most_ranges = 1000;
+  constexpr std::size_t worth = std::size_t{4} << 20; // to know the link's speed, for whether to compress the rest
+  bool measures = c.compress.wants_link() && size_of(pages) >= worth;
   auto begun = std::chrono::steady_clock::now();
   std::size_t sent = 0;
   bool fresh = c.bytes == 0 && !c.newest.valid(); // the target has zeros still
@@ -183,10 +186,11 @@ inline bool transfer_engine::carry_straight(carriage& c, const std::vector<page_
   std::size_t done = 0; // of *range
   for (bool last = false; !last;) {
     std::vector<page_range> part;
+    std::size_t bytes = 0;
+    auto part_begun = std::chrono::steady_clock::now();
     {
       held_memory held(c);
       if (!held) return false;
-      std::size_t bytes = 0;
       for (; range != pages.end() && bytes < most_bytes && part.size() < most_ranges;) {
         std::size_t now = std::min(range->bytes - done, fresh ? page_size : most_bytes - bytes);
         char* from = range->address + done;
@@ -201,10 +205,11 @@ inline bool transfer_engine::carry_straight(carriage& c, const std::vector<page_
         }
       }
       last = range == pages.end();
-      if (!send_pages(c, part, last)) return false;
+      if (!send_pages(c, part, last || measures)) return false;
       sent += bytes;
     }
     fault_point("source.streaming");
+    if (!last && std::exchange(measures, false) && !measure_link(c, bytes, part_begun)) return false;
     while (with_.network.queued_bytes(c.target) > most_bytes) {
       if (c.why().code || c.ended()) return false;
       c.wait(std::chrono::microseconds(100));
@@ -214,6 +219,22 @@ inline bool transfer_engine::carry_straight(carriage& c, const std::vector<page_
   if (!c.wait_for_answer()) return false;
   note_speed(links_, c.target, sent, begun);
   return true;
+}
+
+inline bool transfer_engine::measure_link(carriage& c, std::size_t bytes, std::chrono::steady_clock::time_point begun) {
+  // By the first pages, which went as they are: until the target has them.
+  if (!c.wait_for_answer()) return false;
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  c.compress.set_link(static_cast<double>(bytes) / seconds);
+  return true;
+}
+
+inline compression transfer_engine::compression_to(node_id target) const {
+  // Between two processes of a machine bytes are copied faster than LZ4 makes fewer of them.
+  if (with_.compress != compression::automatic) return with_.compress;
+  std::string host = split_address(with_.network.address_of(target)).host;
+  bool here = host.starts_with("127.") || host == "::1" || host == "localhost";
+  return here ? compression::never : compression::automatic;
 }
 
 inline bool transfer_engine::carry_by_image(carriage& c, const std::vector<page_range>& pages) {
@@ -246,6 +267,8 @@ inline bool transfer_engine::carry_by_image(carriage& c, const std::vector<page_
 inline bool transfer_engine::send_pages(carriage& c, const std::vector<page_range>& pages, bool last) {
   std::vector<iovec> attachment;
   for (const page_range& range : pages) attachment.push_back({range.address, range.bytes});
+  std::span<const std::byte> block = c.compress.compress(attachment);
+  if (!block.empty()) attachment.assign(1, {const_cast<std::byte*>(block.data()), block.size()});
   bool sent = send_message(
       with_.network, c.target,
       [&](protocol::Message::Builder message) {
@@ -253,6 +276,7 @@ inline bool transfer_engine::send_pages(carriage& c, const std::vector<page_rang
         ahead.setTask(c.id.bits());
         ahead.setEpoch(c.epoch);
         ahead.setLast(last);
+        ahead.setCompressed(!block.empty());
         auto list = ahead.initPages(static_cast<unsigned>(pages.size()));
         for (unsigned i = 0; i < list.size(); ++i) {
           list[i].setAddress(reinterpret_cast<std::uint64_t>(pages[i].address));
@@ -270,6 +294,7 @@ inline void transfer_engine::send_frozen(resident& task, memory_survey&& memory,
   if (order.carried == nullptr) {
     order.carried =
         std::make_shared<carriage>(task, order.target, *strategy_of(transfer::full_copy), task.epoch);
+    order.carried->compress = compressor(compression_to(order.target));
     held guard(lock_);
     carriages_[task.id] = order.carried;
   }

@@ -20,6 +20,8 @@
 #include <migrate/task/codec.hpp>
 #include <migrate/task/resident.hpp>
 #include <migrate/task/services.hpp>
+#include <migrate/transfer/compressor.hpp>
+#include <migrate/transfer/compressed_pages.hpp>
 #include <migrate/transfer/memory.hpp>
 #include <migrate/transfer/strategy.hpp>
 
@@ -141,6 +143,7 @@ struct carriage {
   bool runs = false;               // the task does, meanwhile
   bool looked = false;             // at all of it, once
   std::size_t bytes = 0;           // sent or written so far
+  compressor compress{compression::never}; // what goes straight
   unsigned rounds = 0;
   std::atomic<bool> hurry{false}; // somebody waits for the freeze
   memory_survey memory;           // of the frozen task: what of it goes with the offer
@@ -175,6 +178,7 @@ struct reception {
   bool dropped = false; // its offer will not come
   char* end = nullptr;  // of what lies there
   image laid;
+  page_decompressor decompress; // on the I/O thread
 };
 
 } // namespace migrate::detail

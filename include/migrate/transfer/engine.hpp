@@ -76,6 +76,7 @@ public:
     event_loop& loop;
     std::chrono::milliseconds patience; // with a node that cannot be reached and has tasks with checkpoints
     page_office& pages;
+    compression compress; // of what goes straight to other nodes
   };
 
   explicit transfer_engine(parts with) : with_(with) {
@@ -204,7 +205,9 @@ private:
   std::string decide(carriage& c);
   bool begin(carriage& c);
   std::vector<page_range> take_written(carriage& c);
+  compression compression_to(node_id target) const;
   bool carry_straight(carriage& c, const std::vector<page_range>& pages);
+  bool measure_link(carriage& c, std::size_t bytes, std::chrono::steady_clock::time_point begun);
   bool carry_by_image(carriage& c, const std::vector<page_range>& pages);
   bool send_pages(carriage& c, const std::vector<page_range>& pages, bool last);
   void send_frozen(resident& task, memory_survey&& memory, byte_writer&& bundle);

@@ -9,6 +9,7 @@
 #include <migrate/memory/address_plan.hpp>
 #include <migrate/rpc/protocol.capnp.h>
 #include <migrate/task/control_block.hpp>
+#include <migrate/transfer/compressed_pages.hpp>
 #include <migrate/transfer/move_order.hpp>
 
 namespace migrate::detail {
@@ -37,9 +38,19 @@ inline std::unique_ptr<arrival> read_offer(node_id source, protocol::Offer::Read
   incoming->missing_from = message.getMissingFrom();
   incoming->missing_to = message.getMissingTo();
   incoming->bytes = std::as_bytes(std::span(attachment.begin(), attachment.size()));
+  if (message.getCompressed() && incoming->bundle <= incoming->bytes.size()) {
+    page_decompressor decompress;
+    auto pages = decompress.pages(message.getPages(), attachment.slice(incoming->bundle, attachment.size()),
+                                  incoming->region.valid() ? incoming->region.size() : 0);
+    incoming->kept.reserve(incoming->bundle + pages.size());
+    incoming->kept.assign(incoming->bytes.begin(), incoming->bytes.begin() + static_cast<std::ptrdiff_t>(incoming->bundle));
+    auto more = std::as_bytes(std::span(pages.begin(), pages.size()));
+    incoming->kept.insert(incoming->kept.end(), more.begin(), more.end());
+    incoming->bytes = incoming->kept;
+  }
   return incoming;
 }
-// Its bytes lie in the attachment.
+// Its bytes lie in the attachment, or are its own. Throws errc::protocol when its pages are compressed and cannot be what they say.
 
 inline void check_offer(const arrival& from) {
   // Throws errc::protocol unless every address is one of the region's and the lengths agree.

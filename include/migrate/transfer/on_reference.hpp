@@ -44,7 +44,8 @@ inline void transfer_engine::depart_by_reference(resident& task, byte_writer&& b
   memory.dirty = merged(first, control.region);
   memory.dirty_bytes = size_of(memory.dirty);
   page_office::place kept =
-      with_.pages.keep({task.id, order.target, &control, low, high, memory.dirty, image_of(task.id)});
+      with_.pages.keep({task.id, order.target, &control, low, high, memory.dirty, image_of(task.id),
+                        compression_to(order.target)});
   {
     held guard(task.lock);
     order.office_port = kept.port;
@@ -142,6 +143,7 @@ inline void transfer_engine::end_without_memory(resident& task) noexcept {
 inline move_statistics transfer_engine::statistics() {
   move_statistics read = recorder_.read();
   read.residual = with_.pages.residuals();
+  with_.pages.add_compressed(read);
   return read;
 }
 

@@ -27,10 +27,12 @@
 #include <migrate/task/residual.hpp>
 #include <migrate/task/resident.hpp>
 #include <migrate/transfer/background.hpp>
+#include <migrate/transfer/compressor.hpp>
 #include <migrate/transfer/fault_point.hpp>
 #include <migrate/transfer/memory.hpp>
 #include <migrate/transfer/page_set.hpp>
 #include <migrate/transfer/reference_reader.hpp>
+#include <migrate/transfer/statistics.hpp>
 
 namespace migrate::detail {
 
@@ -82,6 +84,7 @@ public:
     char *from, *to;               // where the rest of the memory lies
     std::vector<page_range> sent;  // of it, with the offer
     image base;                    // that the memory is based on, if it is
+    compression compress;
     std::uint64_t number = 0;
   };
   struct place {
@@ -131,9 +134,12 @@ public:
   std::optional<residual_dependency> residual(task_id task);
   std::vector<residual_dependency> residuals();
 
+  void add_compressed(move_statistics& to);
+  // Of what has followed tasks from here.
+
 private:
   struct kept_memory {
-    explicit kept_memory(remains of) : what(std::move(of)), left(what.from, what.to) {}
+    explicit kept_memory(remains of) : what(std::move(of)), left(what.from, what.to), compress(what.compress) {}
 
     const remains what;
     std::shared_mutex memory; // shared while it is read
@@ -149,7 +155,10 @@ private:
     bool surveyed = false;
     bool pushing = false;
     bool all_sent = false;
-    std::size_t under_way = 0; // bytes
+    std::size_t under_way = 0; // bytes of pages
+    compressor compress;
+    std::chrono::steady_clock::time_point pushed_from;
+    std::size_t seen = 0; // bytes of pages since then, until the link's speed is known
   };
   using kept_pointer = std::shared_ptr<kept_memory>;
 
@@ -194,6 +203,7 @@ private:
   void start_push(const kept_pointer& of);
   void survey(const kept_pointer& of);
   void pump(const kept_pointer& of);
+  void say_pages(kept_memory& of, const std::vector<page_range>& pages);
   void finish(const kept_pointer& of);
   void release(const kept_pointer& of);
 
@@ -225,6 +235,8 @@ private:
   std::uint64_t last_number_ = 0;
   std::unordered_map<task_id, awaited_pointer> awaited_;
   std::unordered_map<std::uint32_t, awaited_pointer> by_region_;
+  move_recorder recorder_;
+  page_decompressor decompress_; // on the office's thread
 };
 // Thread safety: any thread but the office's own; stop() from one that runs no task.
 

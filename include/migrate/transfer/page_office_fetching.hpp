@@ -117,6 +117,10 @@ inline std::vector<residual_dependency> page_office::residuals() {
   return all;
 }
 
+inline void page_office::add_compressed(move_statistics& to) {
+  to.add(recorder_.read());
+}
+
 inline page_office::awaited_pointer page_office::awaited_of(task_id task) {
   std::lock_guard guard(lock_);
   auto found = awaited_.find(task);
@@ -197,7 +201,7 @@ inline void page_office::take_pages(const awaited_pointer& of, protocol::Referen
                                     kj::ArrayPtr<const kj::byte> attachment) {
   fault_point("target.fetched");
   std::uint32_t seen = 0;
-  for_each_page_run(message, attachment, of->what.from, of->what.to,
+  for_each_page_run(message, attachment, of->what.from, of->what.to, decompress_,
                     [&](char* page, const kj::byte* bytes, std::size_t size) {
                       put(*of, page, bytes, size);
                       seen += static_cast<std::uint32_t>(size);

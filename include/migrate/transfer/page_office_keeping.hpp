@@ -88,9 +88,16 @@ inline void page_office::on_asked(const kept_pointer& of, protocol::Reference::R
   case protocol::Reference::PUSH: start_push(of); return;
   case protocol::Reference::SEEN:
     of->under_way -= std::min<std::size_t>(of->under_way, message.getSeen());
+    if (of->pushing && of->compress.wants_link() && (of->seen += message.getSeen()) >= window) {
+      auto since = std::chrono::steady_clock::now() - of->pushed_from;
+      of->compress.set_link(static_cast<double>(of->seen) / std::chrono::duration<double>(since).count());
+    }
     pump(of);
     return;
-  case protocol::Reference::DONE: finish(of); return;
+  case protocol::Reference::DONE:
+    recorder_.compressed(of->compress.before(), of->compress.after(), of->compress.outcome());
+    finish(of);
+    return;
   default: return;
   }
 }
@@ -106,16 +113,26 @@ inline void page_office::serve_page(kept_memory& of, char* page) {
     say(what.target, what.task, what.number, [address](protocol::Reference::Builder out) { out.setNothing(address); });
     return;
   }
-  iovec bytes{page, page_size};
   of.under_way += page_size;
+  say_pages(of, {{page, page_size}});
+}
+
+inline void page_office::say_pages(kept_memory& of, const std::vector<page_range>& pages) {
+  std::vector<iovec> attachment;
+  for (const page_range& range : pages) attachment.push_back({range.address, range.bytes});
+  std::span<const std::byte> block = of.compress.compress(attachment);
+  if (!block.empty()) attachment.assign(1, {const_cast<std::byte*>(block.data()), block.size()});
   say(
-      what.target, what.task, what.number,
-      [address](protocol::Reference::Builder out) {
-        auto list = out.initPages(1);
-        list[0].setAddress(address);
-        list[0].setCount(1);
+      of.what.target, of.what.task, of.what.number,
+      [&](protocol::Reference::Builder out) {
+        out.setCompressed(!block.empty());
+        auto list = out.initPages(static_cast<unsigned>(pages.size()));
+        for (unsigned i = 0; i < list.size(); ++i) {
+          list[i].setAddress(reinterpret_cast<std::uint64_t>(pages[i].address));
+          list[i].setCount(static_cast<std::uint32_t>(pages[i].bytes / page_size));
+        }
       },
-      {&bytes, 1});
+      attachment);
 }
 
 inline void page_office::start_push(const kept_pointer& of) {
@@ -123,6 +140,8 @@ inline void page_office::start_push(const kept_pointer& of) {
   of->under_way = 0;
   of->all_sent = false;
   of->surveyed = false;
+  of->pushed_from = std::chrono::steady_clock::now();
+  of->seen = 0;
   if (std::exchange(of->surveying, true)) return;
   keepers_->push([this, of] { survey(of); });
 }
@@ -175,7 +194,6 @@ inline void page_office::pump(const kept_pointer& of) {
     }
     fault_point("source.pushing");
     std::vector<page_range> part;
-    std::vector<iovec> attachment;
     std::size_t bytes = 0;
     std::shared_lock memory(of->memory);
     if (of->gone) return;
@@ -190,19 +208,9 @@ inline void page_office::pump(const kept_pointer& of) {
       add_range(part, page, page_size);
       bytes += page_size;
     }
-    for (const page_range& range : part) attachment.push_back({range.address, range.bytes});
     if (bytes > 0) {
       of->under_way += bytes;
-      say(
-          what.target, what.task, what.number,
-          [&part](protocol::Reference::Builder out) {
-            auto list = out.initPages(static_cast<unsigned>(part.size()));
-            for (unsigned i = 0; i < list.size(); ++i) {
-              list[i].setAddress(reinterpret_cast<std::uint64_t>(part[i].address));
-              list[i].setCount(static_cast<std::uint32_t>(part[i].bytes / page_size));
-            }
-          },
-          attachment);
+      say_pages(*of, part);
     }
     if (of->left.count() == 0) {
       of->all_sent = true;

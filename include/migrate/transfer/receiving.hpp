@@ -116,17 +116,22 @@ inline void transfer_engine::on_pages(node_id source, protocol::PagesAhead::Read
   auto into = reception_of(id, source, message.getEpoch());
   if (into == nullptr) return; // its source has been told, or has been lost
   fault_point("target.pages");
-  bool good = for_each_range_ahead(into->region, message, attachment,
-                                   [&](char* to, const kj::byte* from, std::size_t bytes) {
-                                     constexpr std::size_t worth = 16 * page_size; // one call for many faults
-                                     if (bytes >= worth) populate(to, bytes);
-                                     std::memcpy(to, from, bytes);
-                                     into->end = std::max(into->end, to + bytes);
-                                   });
-  if (!good) {
+  failure why;
+  try {
+    bool good = for_each_range_ahead(into->region, message, attachment, into->decompress,
+                                     [&](char* to, const kj::byte* from, std::size_t bytes) {
+                                       constexpr std::size_t worth = 16 * page_size; // one call for many faults
+                                       if (bytes >= worth) populate(to, bytes);
+                                       std::memcpy(to, from, bytes);
+                                       into->end = std::max(into->end, to + bytes);
+                                     });
+    if (!good) why = {make_error_code(errc::protocol), "pages came that lie outside their region"};
+  } catch (const error& reason) {
+    why = {reason.code(), reason.what()};
+  }
+  if (why.code) {
     drop_reception(id);
-    refuse(source, id, message.getEpoch(),
-           {make_error_code(errc::protocol), "pages came that lie outside their region"});
+    refuse(source, id, message.getEpoch(), why);
     return;
   }
   if (message.getLast()) tell_ready(*into, id);

@@ -6,14 +6,16 @@
 #include <migrate/error.hpp>
 #include <migrate/memory/address_plan.hpp>
 #include <migrate/rpc/protocol.capnp.h>
+#include <migrate/transfer/compressed_pages.hpp>
 
 namespace migrate::detail {
 
 template <class F>
 void for_each_page_run(protocol::Reference::Reader message, kj::ArrayPtr<const kj::byte> attachment, const char* from,
-                       const char* to, F&& visit) {
+                       const char* to, page_decompressor& decompress, F&& visit) {
   // visit(char* address, const kj::byte* what it holds, std::size_t bytes). Throws errc::protocol at the first that does not
-  // lie between the two addresses, or has fewer bytes than it says.
+  // lie between the two addresses, or has fewer bytes than it says, and when they are compressed and cannot be what they say.
+  if (message.getCompressed()) attachment = decompress.pages(message.getPages(), attachment);
   const kj::byte* next = attachment.begin();
   for (auto run : message.getPages()) {
     const std::size_t size = static_cast<std::size_t>(to - from);

@@ -281,6 +281,14 @@ inline bool transfer_engine::send_offer(resident& task, task_id id, std::uint64_
   attachment.push_back({const_cast<std::byte*>(bundle.bytes().data()), bundle.bytes().size()});
   if (with_pages)
     for (const page_range& range : memory.dirty) attachment.push_back({range.address, range.bytes});
+  compressor own(with_.compress == compression::always ? compression::always : compression::never);
+  const bool has_carriage = id == task.id && task.move->carried != nullptr;
+  compressor& compress = has_carriage ? task.move->carried->compress : own;
+  std::span<const std::byte> block = compress.compress(std::span(attachment).subspan(1));
+  if (!block.empty()) {
+    attachment.resize(1);
+    attachment.push_back({const_cast<std::byte*>(block.data()), block.size()});
+  }
   control_block& control = *task.control;
   return send_message(
       with_.network, task.move->target,
@@ -303,6 +311,7 @@ inline bool transfer_engine::send_offer(resident& task, task_id id, std::uint64_
           }
         }
         offer.setBundle(static_cast<std::uint32_t>(bundle.bytes().size()));
+        offer.setCompressed(!block.empty());
         offer.setShared(control.shares_region);
         if (id != task.id) offer.setOriginal(task.id.bits());
         offer.setAhead(id == task.id && task.move->carried != nullptr);
@@ -405,6 +414,10 @@ inline void transfer_engine::on_taken(node_id target, protocol::TaskEpoch::Reade
 inline void transfer_engine::taken(resident& task) {
   if (with_.listener.moved != nullptr) with_.listener.moved(task.id, task.control->name, *task.move);
   auto freeze = std::chrono::steady_clock::now() - task.move->frozen_at;
+  if (task.move->carried) {
+    const compressor& compress = task.move->carried->compress;
+    recorder_.compressed(compress.before(), compress.after(), compress.outcome());
+  }
   recorder_.moved(static_cast<std::uint64_t>(
                       std::chrono::duration_cast<std::chrono::nanoseconds>(freeze).count()),
                   task.move->bytes + (task.move->carried ? task.move->carried->bytes : 0), task.move->how, task.move->why_so);

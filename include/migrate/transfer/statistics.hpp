@@ -27,7 +27,14 @@ struct move_statistics {
 
   std::vector<residual_dependency> residual; // of tasks that are here, on nodes that have some of their memory still
 
-  auto migrate_fields() { return std::tie(moves, failures, bytes_flushed, freeze_ns, made_by, last_choice, residual); }
+  std::uint64_t bytes_compressed = 0; // of what was sent, those that were compressed on the way
+  std::uint64_t bytes_instead = 0;    // what travelled instead of them
+  std::string last_compression;       // of the last move for which it was tried: how many bytes, and by what measures
+
+  auto migrate_fields() {
+    return std::tie(moves, failures, bytes_flushed, freeze_ns, made_by, last_choice, residual, bytes_compressed, bytes_instead,
+                    last_compression);
+  }
 
   std::uint64_t moves_by(transfer how) const {
     auto at = static_cast<std::size_t>(how);
@@ -41,6 +48,9 @@ struct move_statistics {
     made_by.resize(std::max(made_by.size(), other.made_by.size()));
     for (std::size_t i = 0; i < other.made_by.size(); ++i) made_by[i] += other.made_by[i];
     if (!other.last_choice.empty()) last_choice = other.last_choice;
+    bytes_compressed += other.bytes_compressed;
+    bytes_instead += other.bytes_instead;
+    if (!other.last_compression.empty()) last_compression = other.last_compression;
     residual.insert(residual.end(), other.residual.begin(), other.residual.end());
     freeze_ns.insert(freeze_ns.end(), other.freeze_ns.begin(), other.freeze_ns.end());
   }
@@ -71,6 +81,13 @@ public:
       total_.freeze_ns.push_back(freeze_ns);
     else
       total_.freeze_ns[total_.moves % kept] = freeze_ns;
+  }
+  void compressed(std::uint64_t before, std::uint64_t after, std::string outcome) {
+    if (outcome.empty()) return;
+    held guard(lock_);
+    total_.bytes_compressed += before;
+    total_.bytes_instead += after;
+    total_.last_compression = std::move(outcome);
   }
   void failed() {
     held guard(lock_);

@@ -11,7 +11,14 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
   task_id id(message.getTask());
   std::uint64_t epoch = message.getEpoch();
   fault_point("target.offered");
-  std::unique_ptr<arrival> incoming = read_offer(source, message, attachment);
+  std::unique_ptr<arrival> incoming;
+  try {
+    incoming = read_offer(source, message, attachment);
+  } catch (const error& reason) {
+    drop_reception(id);
+    refuse(source, id, epoch, {reason.code(), reason.what()});
+    return;
+  }
   if (resident* there = with_.home.find_here(id)) {
     bool gone = false; // between our look and now
     bool runs = false;
