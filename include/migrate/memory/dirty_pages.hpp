@@ -13,6 +13,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <linux/userfaultfd.h>
+
 #include <migrate/error.hpp>
 #include <migrate/memory/address_plan.hpp>
 
@@ -63,7 +65,14 @@ public:
   // As take_written() with images_too and without protect, in half the time when little was written. The range must not be
   // written meanwhile.
 
+  void protect_by(int userfault) noexcept { userfault_ = userfault; }
+  // From now on the two above read /proc/self/pagemap, and pages are protected through this descriptor: of a write_tracker of
+  // the older kind. Before any region is watched.
+
 private:
+  template <class F> void take_from_pagemap(std::uintptr_t start, std::uintptr_t end, bool protect, F& found);
+  template <class F> void for_each_entry(std::uintptr_t start, std::uintptr_t end, F&& visit);
+  // visit(std::uintptr_t page, std::uint64_t its entry in pagemap).
   template <class F> bool scan(std::uintptr_t start, std::uintptr_t end, F& found);
   template <class F> void read_pagemap(std::uintptr_t start, std::uintptr_t end, F& found);
   int list(pagemap::scan_arguments& request, std::uintptr_t start, std::uintptr_t end,
@@ -71,6 +80,7 @@ private:
   // How many runs of pages there are; as far as request.walk_end. -1, if that may be: the kernel has no such request.
 
   int pagemap_;
+  int userfault_ = -1;
 };
 
 inline int page_scanner::list(pagemap::scan_arguments& request, std::uintptr_t start, std::uintptr_t end,
@@ -117,6 +127,10 @@ void page_scanner::take_written(char* address, std::size_t bytes, bool images_to
   pagemap::page_region ranges[256];
   auto start = reinterpret_cast<std::uintptr_t>(address);
   const std::uintptr_t end = start + bytes;
+  if (userfault_ >= 0) {
+    take_from_pagemap(start, end, protect, found);
+    return;
+  }
   constexpr std::uint64_t clean = pagemap::is_file | pagemap::is_zero_page;
   while (start < end) {
     pagemap::scan_arguments request{};
@@ -134,6 +148,10 @@ void page_scanner::take_written(char* address, std::size_t bytes, bool images_to
 
 template <class F> void page_scanner::for_each_written_range(char* address, std::size_t bytes, F&& found) {
   // Asked for nothing else, the kernel looks at one bit of each page's entry; but it also names pages that are not there.
+  if (userfault_ >= 0) {
+    take_written(address, bytes, true, false, found);
+    return;
+  }
   constexpr std::size_t worth = 256; // pages that are listed in the time of one call
   pagemap::page_region ranges[256];
   auto start = reinterpret_cast<std::uintptr_t>(address);
@@ -154,11 +172,9 @@ template <class F> void page_scanner::for_each_written_range(char* address, std:
   }
 }
 
-template <class F> void page_scanner::read_pagemap(std::uintptr_t start, std::uintptr_t end, F& found) {
-  // Kernels before 6.7, see Documentation/admin-guide/mm/pagemap.rst: bit 61 file page or shared, bit
-  // 62 swapped, bit 63 present.
+template <class F> void page_scanner::for_each_entry(std::uintptr_t start, std::uintptr_t end, F&& visit) {
+  // See Documentation/admin-guide/mm/pagemap.rst.
   std::uint64_t entries[512];
-  std::uintptr_t run = 0;
   while (start < end) {
     std::size_t pages = std::min<std::size_t>(std::size(entries), (end - start) / page_size);
     ssize_t got = ::pread(pagemap_, entries, pages * sizeof entries[0],
@@ -169,16 +185,45 @@ template <class F> void page_scanner::read_pagemap(std::uintptr_t start, std::ui
                   "reading /proc/self/pagemap failed");
     }
     pages = static_cast<std::size_t>(got) / sizeof entries[0];
-    for (std::size_t i = 0; i < pages; ++i, start += page_size) {
-      bool dirty = (entries[i] >> 62) != 0 && ((entries[i] >> 61) & 1) == 0;
-      if (dirty && run == 0) run = start;
-      if (!dirty && run != 0) {
-        found(reinterpret_cast<char*>(run), start - run);
-        run = 0;
-      }
-    }
+    for (std::size_t i = 0; i < pages; ++i, start += page_size) visit(start, entries[i]);
   }
+}
+
+template <class F> void page_scanner::read_pagemap(std::uintptr_t start, std::uintptr_t end, F& found) {
+  // Kernels before 6.7: bit 61 file page or shared, bit 62 swapped, bit 63 present.
+  std::uintptr_t run = 0;
+  for_each_entry(start, end, [&](std::uintptr_t page, std::uint64_t entry) {
+    bool dirty = (entry >> 62) != 0 && ((entry >> 61) & 1) == 0;
+    if (dirty && run == 0) run = page;
+    if (!dirty && run != 0) {
+      found(reinterpret_cast<char*>(run), page - run);
+      run = 0;
+    }
+  });
   if (run != 0) found(reinterpret_cast<char*>(run), end - run);
+}
+
+template <class F>
+void page_scanner::take_from_pagemap(std::uintptr_t start, std::uintptr_t end, bool protect, F& found) {
+  // Bit 57: protected by userfaultfd, which a page is from when it was taken until it is written; bit 61: still one of the
+  // image's file, so nobody has written it. A page that comes between being looked at and its neighbours being protected is not protected with them, and is seen the next time.
+  std::uintptr_t run = 0;
+  auto take = [&](std::uintptr_t to) {
+    if (protect) {
+      uffdio_writeprotect request{};
+      request.range = {run, to - run};
+      request.mode = UFFDIO_WRITEPROTECT_MODE_WP;
+      ::ioctl(userfault_, UFFDIO_WRITEPROTECT, &request); // pages of mapped files refuse, and are listed again the next time
+    }
+    found(reinterpret_cast<char*>(run), to - run);
+    run = 0;
+  };
+  for_each_entry(start, end, [&](std::uintptr_t page, std::uint64_t entry) {
+    bool written = (entry >> 62) != 0 && ((entry >> 57) & 1) == 0 && ((entry >> 61) & 1) == 0;
+    if (written && run == 0) run = page;
+    if (!written && run != 0) take(page);
+  });
+  if (run != 0) take(end);
 }
 
 } // namespace migrate::detail

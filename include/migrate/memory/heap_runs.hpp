@@ -2,12 +2,17 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
+#include <cstddef>
 
 #include <sys/mman.h>
 
 #include <migrate/memory/heap_layout.hpp>
 
 namespace migrate::detail {
+
+inline constinit std::atomic<void (*)(char* from, std::size_t bytes) noexcept> heap_gives_back{nullptr};
+// Who is told before pages are given back to the system, on the thread that does; null: nobody.
 
 class run_layer {
 public:
@@ -158,7 +163,9 @@ public:
   // Gives all free memory back to the system but one page for each free run, which holds its header.
 
   static void give_back(char* from, char* to) noexcept {
-    if (from < to) ::madvise(from, static_cast<std::size_t>(to - from), MADV_DONTNEED);
+    if (from >= to) return;
+    if (auto tell = heap_gives_back.load(std::memory_order_relaxed)) tell(from, static_cast<std::size_t>(to - from));
+    ::madvise(from, static_cast<std::size_t>(to - from), MADV_DONTNEED);
   }
 
   void count_free(std::size_t& runs, std::size_t& spans) const noexcept {

@@ -1,6 +1,7 @@
 // What becomes of a task that touches memory it has no right to: stack overflow, vacated regions.
 #pragma once
 
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include <migrate/error.hpp>
+#include <migrate/memory/missing_pages.hpp>
 #include <migrate/task/control_block.hpp>
 #include <migrate/task/departed.hpp>
 #include <migrate/task/scheduler.hpp>
@@ -109,8 +111,15 @@ inline void fault_guard::describe(char* text, std::size_t size, resident& task, 
 }
 
 inline void fault_guard::on_fault(int signal, siginfo_t* info, void* interrupted) noexcept {
-  worker* here = this_worker();
   auto* address = static_cast<char*>(info->si_addr);
+  if (signal == SIGSEGV && info->si_code == SEGV_ACCERR && in_plan(address)) {
+    const int before = errno;
+    if (missing_pages::arrives(address)) {
+      errno = before;
+      return; // the instruction is tried again
+    }
+  }
+  worker* here = this_worker();
   auto* registers = &static_cast<ucontext_t*>(interrupted)->uc_mcontext;
   if (here == nullptr || here->current() == nullptr || here->describing || info->si_code <= 0 ||
       !in_plan(address)) {

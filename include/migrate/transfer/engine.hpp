@@ -80,6 +80,7 @@ public:
   };
 
   explicit transfer_engine(parts with) : with_(with) {
+    if (tracker_.served()) with_.scanner.protect_by(tracker_.descriptor());
     movers_.start(2); // so that a short move does not wait for a long one
     receivers_.start(2);
     keepers_.start(1);

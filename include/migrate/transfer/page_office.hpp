@@ -211,6 +211,7 @@ private:
   void on_told(const awaited_pointer& of, protocol::Reference::Reader message, kj::ArrayPtr<const kj::byte> attachment);
   void touched(char* page);
   void removed(char* from, std::size_t bytes);
+  static void given_back(char* from, std::size_t bytes) noexcept;
   bool drain();
   void take_pages(const awaited_pointer& of, protocol::Reference::Reader message, kj::ArrayPtr<const kj::byte> attachment);
   void put(awaited_memory& of, char* to, const void* from, std::size_t bytes);
@@ -237,6 +238,7 @@ private:
   std::unordered_map<std::uint32_t, awaited_pointer> by_region_;
   move_recorder recorder_;
   page_decompressor decompress_; // on the office's thread
+  static inline page_office* told_of_heaps_ = nullptr;
 };
 // Thread safety: any thread but the office's own; stop() from one that runs no task.
 
@@ -261,6 +263,10 @@ inline void page_office::start() {
   keepers_.emplace();
   keepers_->start(1);
   if (pages_->available()) loop_->run([this] { loop_->watch(pages_->descriptor(), EPOLLIN, *this); });
+  if (pages_->by_faults()) {
+    told_of_heaps_ = this;
+    heap_gives_back = &page_office::given_back;
+  }
   started_ = true;
 }
 
@@ -269,6 +275,7 @@ inline void page_office::stop() noexcept {
     std::lock_guard guard(starting_);
     if (std::exchange(stopped_, true) || !started_.load()) return;
   }
+  if (told_of_heaps_ == this) heap_gives_back = nullptr;
   network_->stop();
   keepers_->stop();
   if (pages_->available()) loop_->run([this] { loop_->unwatch(pages_->descriptor(), *this); });

@@ -13,7 +13,8 @@ inline bool page_office::await(const absence& what) {
   for (const page_range& range : what.here)
     for (char* page = range.address; page < range.address + range.bytes; page += page_size)
       if (made->here.inside(page)) made->here.add(page);
-  made->plain = !pages_->watch(what.from, static_cast<std::size_t>(what.to - what.from));
+  made->plain = !pages_->available() || !pages_->watch(what.from, static_cast<std::size_t>(what.to - what.from));
+  if (!made->plain) made->here.for_each_gap([this](char* from, std::size_t bytes) { pages_->hide(from, bytes); });
   {
     std::lock_guard guard(lock_);
     awaited_[what.task] = made;
@@ -156,6 +157,14 @@ inline void page_office::touched(char* page) {
       [page](protocol::Reference::Builder out) { out.setFetch(reinterpret_cast<std::uint64_t>(page)); });
 }
 
+inline void page_office::given_back(char* from, std::size_t bytes) noexcept {
+  // By the task, about to be: see missing_pages::by_faults().
+  [[maybe_unused]] volatile char stack[page_size]; // so that where the next calls stand has come before the office's locks are taken
+  stack[0] = 0;
+  stack[page_size - 1] = 0;
+  told_of_heaps_->removed(from, bytes);
+}
+
 inline void page_office::removed(char* from, std::size_t bytes) {
   // By the task: these pages read as zero from now on.
   awaited_pointer of;
@@ -165,8 +174,12 @@ inline void page_office::removed(char* from, std::size_t bytes) {
   }
   if (of == nullptr) return;
   std::lock_guard guard(of->lock);
-  for (char* page = from; page < from + bytes; page += page_size)
-    if (of->here.inside(page)) of->here.add(page);
+  if (of->ended || of->lost) return;
+  for (char* page = from; page < from + bytes; page += page_size) {
+    if (!of->here.inside(page) || !of->here.add(page) || !pages_->by_faults()) continue;
+    std::size_t one = page_size;
+    if (pages_->zero(page, one) == missing_pages::put::hidden) ask_push(*of);
+  }
 }
 
 inline void page_office::on_told(const awaited_pointer& of, protocol::Reference::Reader message,
@@ -231,6 +244,7 @@ inline void page_office::put(awaited_memory& of, char* to, const void* from, std
       else if (source != nullptr)
         std::memcpy(to, source, now);
       if (how == missing_pages::put::gone) return;
+      if (how == missing_pages::put::hidden) ask_push(of);
       read_first = how == missing_pages::put::again;
       if (how == missing_pages::put::there) {
         now = page_size;
@@ -280,7 +294,7 @@ inline void page_office::lose(const awaited_pointer& of, const std::string& why)
     begun = of->begun;
     if (!of->plain) {
       of->here.for_each_gap([this](char* from, std::size_t bytes) { pages_->lose(from, bytes); });
-      pages_->forget(what.from, static_cast<std::size_t>(what.to - what.from));
+      pages_->forget_lost(what.from, static_cast<std::size_t>(what.to - what.from));
     }
     of->changed.notify_all();
   }
