@@ -1,4 +1,4 @@
-// The C library's output functions, when a task uses them on stdout. Included by node.hpp.
+// The C library's output functions, when a task uses them on stdout. node.hpp includes it.
 #pragma once
 
 #include <cstdarg>

@@ -1,4 +1,4 @@
-// The source of pages that go ahead of their task's offer: rounds while it runs, and what is sent while it is frozen.
+// The source of pages that go ahead of their task's offer: rounds while it runs, and what is sent while it is frozen. Included by engine.hpp.
 #pragma once
 
 #include <algorithm>

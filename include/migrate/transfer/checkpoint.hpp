@@ -1,4 +1,4 @@
-// Checkpoints: a task's image is committed while the task stays, so that its home can restart it from there.
+// Checkpoints: a task's image is committed while the task stays, so that its home can restart it from there. Included by engine.hpp.
 #pragma once
 
 #include <migrate/transfer/checkpoint_note.hpp>

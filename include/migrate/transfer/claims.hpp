@@ -1,4 +1,4 @@
-// Claims: home's verdict, and what source and target make of it.
+// Claims: home's verdict, and what source and target make of it. Included by engine.hpp.
 #pragma once
 
 #include <migrate/transfer/engine.hpp>

@@ -1,4 +1,4 @@
-// Copies of a task, made by fork(): offered as a move is, while the task stays.
+// Copies of a task, made by fork(): offered as a move is, while the task stays. Included by engine.hpp.
 #pragma once
 
 #include <migrate/transfer/engine.hpp>

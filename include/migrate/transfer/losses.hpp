@@ -1,4 +1,4 @@
-// Nodes that die, fall silent or come back, and the tasks that were on them or on their way.
+// Nodes that die, fall silent or come back, and the tasks that were on them or on their way. Included by engine.hpp.
 #pragma once
 
 #include <migrate/transfer/engine.hpp>

@@ -1,4 +1,4 @@
-// Copy on reference: a move after which the rest of the memory follows.
+// Copy on reference: a move after which the rest of the memory follows. Included by engine.hpp.
 #pragma once
 
 #include <algorithm>

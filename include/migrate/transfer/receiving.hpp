@@ -1,4 +1,4 @@
-// The target of pages that come ahead of their task's offer.
+// The target of pages that come ahead of their task's offer. Included by engine.hpp.
 #pragma once
 
 #include <cstring>

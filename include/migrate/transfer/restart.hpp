@@ -1,4 +1,4 @@
-// Restarts: a task's home has it go on from its last checkpoint when its node has died.
+// Restarts: a task's home has it go on from its last checkpoint when its node has died. Included by engine.hpp.
 #pragma once
 
 #include <migrate/transfer/checkpoint_note.hpp>

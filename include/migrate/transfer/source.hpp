@@ -1,4 +1,4 @@
-// The source of a move: orders, the freeze, the offer, and leaving.
+// The source of a move: orders, the freeze, the offer, and leaving. Included by engine.hpp.
 #pragma once
 
 #include <migrate/transfer/engine.hpp>

@@ -1,4 +1,4 @@
-// The target of a move: an offer is laid out, claimed for, and runs or is dropped.
+// The target of a move: an offer is laid out, claimed for, and runs or is dropped. Included by engine.hpp.
 #pragma once
 
 #include <migrate/transfer/engine.hpp>
