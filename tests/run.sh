@@ -108,7 +108,7 @@ run_stage() {
 for stage; do
   case $stage in
     gcc)
-      run_stage gcc '-O2 -g1' '^none$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++
+      run_stage gcc '-O2 -g0' '^none$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++
       ;;
     clang)
       run_stage clang '-O0 -g0' '^(package|nobody)$' -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
