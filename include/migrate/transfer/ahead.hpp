@@ -232,7 +232,9 @@ inline bool transfer_engine::measure_link(carriage& c, std::size_t bytes, std::c
 inline compression transfer_engine::compression_to(node_id target) const {
   // Between two processes of a machine bytes are copied faster than LZ4 makes fewer of them.
   if (with_.compress != compression::automatic) return with_.compress;
-  std::string host = split_address(with_.network.address_of(target)).host;
+  std::string address = with_.network.address_of(target);
+  if (address.empty()) return compression::never; // a checkpoint goes to nobody
+  std::string host = split_address(address).host;
   bool here = host.starts_with("127.") || host == "::1" || host == "localhost";
   return here ? compression::never : compression::automatic;
 }
