@@ -331,6 +331,37 @@ TEST_CASE("a silent peer is found out by pings; one that answers them is kept") 
   ::close(dead.two);
 }
 
+TEST_CASE(
+    "a peer behind a link that is too slow for an answer in time is kept while bytes get through to it") {
+  for (bool stream : {false, true}) {
+    CAPTURE(stream);
+    connection_limits limits;
+    limits.silence = 400ms;
+    tcp_pair sockets;
+    int little = 16 * 1024; // of the message are on their way at a time
+    ::setsockopt(sockets.one, SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
+    ::setsockopt(sockets.two, SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
+    end a(sockets.one, stream, limits);
+    // The peer's system takes a little from time to time; the peer says nothing for four times the limit.
+    const std::string large(4u << 20, 'l');
+    REQUIRE(a.say("slow", large) != send_result::closed);
+    std::thread reader([&] {
+      std::vector<char> part(large.size() / 16);
+      for (int i = 0; i < 16; ++i) {
+        if (::recv(sockets.two, part.data(), part.size(), MSG_WAITALL) <= 0) return;
+        std::this_thread::sleep_for(limits.silence / 4); // the link's rate
+      }
+    });
+    reader.join();
+    CHECK(a.conn->open());
+    // Nothing gets through any more.
+    auto reason = a.events.wait("closed");
+    CHECK(reason.code == errc::node_unreachable);
+    CHECK(reason.text.find("silent for 400 ms") != std::string::npos);
+    ::close(sockets.two);
+  }
+}
+
 TEST_CASE("half a message and then silence") {
   connection_limits limits;
   limits.silence = 200ms;

@@ -211,6 +211,9 @@ inline node_body::node_body(node_options options) : options_(std::move(options))
   store_id id = images_->id();
   with.self = identity::of_this_process({id.high, id.low});
   with.limits.silence = std::chrono::milliseconds(options_.keepalive_ms);
+  // Who does not say hello is silent as well; but a node that is just starting may take its time.
+  with.handshake =
+      std::clamp<std::chrono::milliseconds>(with.limits.silence, std::chrono::seconds(2), with.handshake);
   if (!options_.credentials.empty()) with.security = credentials::in(options_.credentials);
   pages_network_ = with;
   network_.emplace(loop_, std::move(with), static_cast<peer_listener&>(*this));

@@ -21,8 +21,10 @@
 #include <kj/async-io.h>
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -64,7 +66,7 @@ struct connection_limits {
   std::size_t attachment_bytes = 64u << 20;        // longest attachment
   std::size_t congested_bytes = 4u << 20;          // unsent bytes from which congested() holds
   std::size_t queued_bytes = std::size_t{1} << 30; // unsent bytes at which the peer is given up
-  std::chrono::milliseconds silence{10'000};       // a peer that is silent for so long is unreachable
+  std::chrono::milliseconds silence{10'000};       // after that a peer is unreachable, unless bytes get through to it
 };
 
 enum class send_result {
@@ -143,6 +145,7 @@ private:
     if (last) state_.store(state::flushing, std::memory_order_release);
     std::size_t waiting = queued_.load(std::memory_order_relaxed);
     std::size_t written = 0;
+    accepted_ += bytes;
     if (waiting == 0 && socket_ >= 0) {
       written = write_some(pieces, broken_);
       if (written == bytes && !last) return send_result::sent;
@@ -174,6 +177,7 @@ private:
   void lost(int error_number);
   void lost(const kj::Exception& exception);
   void check_silence();
+  std::uint64_t got_through();
   error closed_early() const;
 
   event_loop& loop_;
@@ -190,6 +194,7 @@ private:
   bool flush_requested_ = false;       // under mutex_
   bool broken_ = false;                // under mutex_: a write has failed
   bool overfull_ = false;              // under mutex_: it has, since too much was queued
+  std::uint64_t accepted_ = 0;         // under mutex_: bytes to be sent so far
 
   // The rest belongs to the I/O thread.
   std::vector<std::byte> writing_;
@@ -209,6 +214,8 @@ private:
 
   bool heard_ = false;    // since the last check
   int silent_checks_ = 0; // in a row; counted rather than timed, so that a pause of our own does no harm
+  std::uint64_t asked_at_ = 0; // where among the bytes to be sent the first ping ends that is not answered
+  std::uint64_t through_ = 0;  // bytes that the peer's system had at the last check
   event_loop::timer silence_timer_;
   event_loop::timer linger_timer_;
   std::shared_ptr<connection> self_; // until closed
@@ -483,14 +490,15 @@ inline void connection::flush_stream() {
     return;
   }
   stream_writing_ = true;
-  write_task_ = stream_->write(writing_.data() + written_, writing_.size() - written_)
+  constexpr std::size_t most = 256 * 1024; // so that it shows on a slow link that some of it gets through
+  const std::size_t n = std::min(writing_.size() - written_, most);
+  write_task_ = stream_->write(writing_.data() + written_, n)
                     .then(
-                        [this] {
-                          loop_.post([self = shared_from_this()] {
+                        [this, n] {
+                          loop_.post([self = shared_from_this(), n] {
                             self->stream_writing_ = false;
                             if (self->finished_) return;
-                            std::size_t n = self->writing_.size() - self->written_;
-                            self->written_ = self->writing_.size();
+                            self->written_ += n;
                             self->after_flush(n);
                             self->flush_stream();
                           });
@@ -725,9 +733,27 @@ inline void connection::lost(const kj::Exception& exception) {
                  "the connection to " + peer_ + " was lost: " + exception.getDescription().cStr()));
 }
 
+inline std::uint64_t connection::got_through() {
+  // Of the bytes to be sent, those that the peer's system has taken. With TLS a few less.
+  int waiting = 0;
+  int socket = socket_;
+  if (stream_.get() != nullptr) {
+    KJ_IF_MAYBE(own, stream_->getFd()) { socket = *own; }
+  }
+  if (socket < 0 || ::ioctl(socket, SIOCOUTQ, &waiting) != 0) waiting = 0;
+  std::lock_guard lock(mutex_);
+  std::uint64_t left = queued_.load(std::memory_order_relaxed) + static_cast<std::uint64_t>(waiting);
+  return accepted_ > left ? accepted_ - left : 0;
+}
+
 inline void connection::check_silence() {
   auto self = shared_from_this();
+  const bool first = silent_checks_ == 0;
   silent_checks_ = std::exchange(heard_, false) ? 0 : silent_checks_ + 1;
+  // On a slow link a ping waits for what was sent before it: until it is there, that bytes get through is answer enough.
+  const std::uint64_t through = got_through();
+  if (silent_checks_ > 1 && through > through_ && through < asked_at_) silent_checks_ = 1;
+  through_ = through;
   if (silent_checks_ >= 4) {
     if (end_ > begin_)
       finish(closed_early());
@@ -737,7 +763,11 @@ inline void connection::check_silence() {
                                                " ms and does not answer"));
     return;
   }
-  if (silent_checks_ > 0) send_control(detail::frame_kind::ping);
+  if (silent_checks_ > 0) {
+    send_control(detail::frame_kind::ping);
+    std::lock_guard lock(mutex_);
+    if (first) asked_at_ = accepted_;
+  }
   if (!finished_) silence_timer_ = loop_.after(limits_.silence / 4, [this] { check_silence(); });
 }
 
