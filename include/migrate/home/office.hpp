@@ -46,7 +46,13 @@ public:
   void receiving(region_number region);
   void received(region_number region) noexcept;
   bool is_held(region_number region, unsigned receptions = 0) noexcept;
-  // Whether a task that has been offered holds it, or more than so many receptions do.
+  // Whether a task that has been offered holds it, or more than so many receptions do, or a task that arrives.
+  void arriving(region_number region, task_id task, bool received);
+  void arrived(region_number region, task_id task) noexcept;
+  // From a task's offer until it runs here, or will not and its memory is gone: home may take it for lost meanwhile, and
+  // have the next one born here. `received`: what came ahead of it lies there, and its reception ends.
+  bool may_lay_out(region_number region, task_id task, bool received) noexcept;
+  // Whether nobody else holds it who came first.
 
   // --- births
 
@@ -159,6 +165,9 @@ private:
     bool leaves = false;
     bool ended = false; // to be put back when nobody holds it any more
     unsigned receptions = 0;
+    std::vector<task_id> arrivals; // who came first is laid out first
+
+    bool free() const noexcept { return !leaves && receptions == 0 && arrivals.empty(); }
   };
   std::unordered_map<std::uint32_t, hold> held_regions_;
   template <class F> void let_go(region_number region, F&& change) noexcept;
@@ -298,7 +307,7 @@ template <class F> void home_office::let_go(region_number region, F&& change) no
   auto found = held_regions_.find(region.bits());
   if (found == held_regions_.end()) return;
   change(found->second);
-  if (found->second.leaves || found->second.receptions > 0) return;
+  if (!found->second.free()) return;
   bool ended = found->second.ended;
   held_regions_.erase(found);
   if (ended) put_back_closed(region);
@@ -315,7 +324,31 @@ inline void home_office::received(region_number region) noexcept {
 inline bool home_office::is_held(region_number region, unsigned receptions) noexcept {
   held guard(pool_lock_);
   auto found = held_regions_.find(region.bits());
-  return found != held_regions_.end() && (found->second.leaves || found->second.receptions > receptions);
+  if (found == held_regions_.end()) return false;
+  return found->second.leaves || found->second.receptions > receptions || !found->second.arrivals.empty();
+}
+
+inline void home_office::arriving(region_number region, task_id task, bool received) {
+  held guard(pool_lock_);
+  hold& of = held_regions_[region.bits()];
+  if (received) --of.receptions; // it has the region already
+  of.arrivals.insert(received ? of.arrivals.begin() : of.arrivals.end(), task);
+}
+
+inline void home_office::arrived(region_number region, task_id task) noexcept {
+  let_go(region, [task](hold& of) {
+    if (auto found = std::find(of.arrivals.begin(), of.arrivals.end(), task); found != of.arrivals.end())
+      of.arrivals.erase(found);
+  });
+}
+
+inline bool home_office::may_lay_out(region_number region, task_id task, bool received) noexcept {
+  held guard(pool_lock_);
+  auto found = held_regions_.find(region.bits());
+  if (found == held_regions_.end()) return true;
+  const hold& of = found->second;
+  return !of.leaves && (received || of.receptions == 0) &&
+         (of.arrivals.empty() || of.arrivals.front() == task);
 }
 
 inline void home_office::grant(const region_range& range) {

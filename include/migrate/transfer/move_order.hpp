@@ -67,6 +67,7 @@ struct arrival {
   std::size_t bundle = 0;
   std::shared_ptr<reception> ahead; // pages that lie there already
   bool unlaid = false;              // the image is only to be known
+  bool opened = false;              // the region is open here for it
   bool restarted = false; // by its home, from a checkpoint
   std::uint16_t office_port = 0; // of the page office that keeps the rest of the memory; 0: there is none
   std::uint64_t office_number = 0;

@@ -135,8 +135,9 @@ inline void transfer_engine::serve(resident& task) noexcept {
       return;
     case move_phase::vacating: vacate(task); return;
     case move_phase::arriving:
-      if (with_.home.is_held(task.move->incoming->region)) {
-        ::sched_yield(); // of an earlier task of that region: its departure, or reception, is about to end
+      if (!with_.home.may_lay_out(task.move->incoming->region, task.id,
+                                  task.move->incoming->ahead != nullptr)) {
+        ::sched_yield(); // of an earlier task of that region: its departure, or arrival, is about to end
         this_scheduler->serve_later(task);
       } else {
         lay_out(task);

@@ -63,11 +63,11 @@ inline void transfer_engine::on_offer(node_id source, protocol::Offer::Reader me
       held guard(lock_);
       receptions_.erase(id);
     }
-    with_.home.received(incoming->region);
   } else {
     drop_reception(id); // of an earlier try, whose end has not been heard of yet
   }
   if (message.getShared() && occupied(incoming->region, id)) {
+    if (incoming->ahead) close_reception(*incoming->ahead);
     refuse(source, id, epoch, {make_error_code(errc::region_occupied),
                                "a copy of the task has the same addresses on node " + to_string(with_.home.here())});
     return;
@@ -85,8 +85,10 @@ inline void transfer_engine::tell_taken(node_id source, task_id task, std::uint6
 
 inline void transfer_engine::accept_offer(task_id id, std::unique_ptr<arrival> incoming) {
   std::uint64_t epoch = incoming->epoch;
+  const bool received = incoming->ahead != nullptr;
+  with_.home.arriving(incoming->region, id, received);
   bool small = (incoming->manifest.empty() || incoming->unlaid) && incoming->office_port == 0 &&
-               !with_.home.is_held(incoming->region);
+               with_.home.may_lay_out(incoming->region, id, received);
   if (!small) incoming->keep();
   resident& task = with_.home.residents().enter(id, epoch, nullptr, with_.home.records().find(id), run_state::frozen);
   {
@@ -123,7 +125,10 @@ inline void transfer_engine::lay_out(resident& task) {
   arrival& from = *task.move->incoming;
   task_id id = task.id;
   std::uint64_t epoch = task.move->epoch;
-  bool opened = false;
+  if (id.home() == with_.home.here() && with_.home.locate(id) == no_node) {
+    drop_arrival(task); // its addresses may be another's already
+    return;
+  }
   try {
     check_offer(from);
     char* base = from.region.base();
@@ -134,7 +139,7 @@ inline void transfer_engine::lay_out(resident& task) {
       from.garbage_end = *garbage;
     else if (!with_.home.open_region(from.region))
       throw error(errc::region_exhausted, "the kernel refuses another mapping (vm.max_map_count?)");
-    opened = true;
+    from.opened = true;
     image newest;
     if (from.ahead && !from.unlaid) {
       if (!from.manifest.empty()) lay_image(*from.ahead, id, image::parse(from.manifest));
@@ -176,7 +181,6 @@ inline void transfer_engine::lay_out(resident& task) {
     const auto* known = dynamic_cast<const error*>(&reason);
     failure why{known != nullptr ? known->code() : make_error_code(errc::move_refused), reason.what()};
     node_id source = from.source;
-    if (!opened) from.region = {};
     drop_arrival(task);
     refuse(source, id, epoch, why); // last: the source may offer the task again at once
     return;
@@ -230,7 +234,9 @@ inline bool transfer_engine::refuse_if_closed(node_id source, task_id task, std:
 
 inline void transfer_engine::drop_arrival(resident& task) noexcept {
   task_id id = task.id;
-  region_number region = task.move->incoming->region;
+  const region_number region = task.move->incoming->region;
+  // What came ahead lies there even when the offer is not good.
+  const bool opened = task.move->incoming->opened || task.move->incoming->ahead != nullptr;
   move_order* order = nullptr;
   {
     held guard(lock_);
@@ -246,7 +252,8 @@ inline void transfer_engine::drop_arrival(resident& task) noexcept {
   delete order;
   scheduler::answered(task, want_move);
   scheduler::answered(task, want_end);
-  if (region) with_.vacated.vacate(region, region.base() + region.size()); // before it can be offered again
+  if (opened) with_.vacated.vacate(region, region.base() + region.size()); // before it can be offered again
+  with_.home.arrived(region, id);
   with_.home.residents().retire(task, id, with_.home.records().find(id));
   gone(id);
 }
@@ -287,6 +294,7 @@ inline void transfer_engine::granted(resident& task) {
   tell_taken(from.source, task.id, order->epoch);
   fault_point("target.taken");
   with_.departed.forget(control.region);
+  with_.home.arrived(control.region, id);
   delete order;
   task.hides_pages = with_.pages.hides_from_kernel(id);
   const bool has_memory = with_.pages.begin(id);
