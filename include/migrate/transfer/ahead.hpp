@@ -333,7 +333,14 @@ inline std::string transfer_engine::decide(carriage& c) {
   if (first.empty()) return {}; // the task has ended
   first = merged(first, c.region);
   std::vector<page_range> probe{{first.front().address, std::min<std::size_t>(first.front().bytes, 1 << 20)}};
-  if (!carry_by_image(c, probe) || !carry_straight(c, probe)) return {};
+  std::string full; // why the store takes nothing
+  try {
+    if (!carry_by_image(c, probe)) return {};
+  } catch (const error& reason) {
+    if (reason.code() != errc::store_full && reason.code() != errc::store_read_only) throw;
+    full = reason.code().message();
+  }
+  if (!carry_straight(c, probe)) return {};
   double link = 0, store = 0;
   {
     held guard(lock_);
@@ -342,17 +349,23 @@ inline std::string transfer_engine::decide(carriage& c) {
   }
   constexpr double converges = 0.7; // the next round is so much smaller at most
   // What lies on the target of an earlier image is not sent again, so that image has to stay the memory's base.
-  bool straight = !c.base.valid() && store * converges < writes && link > store;
+  bool straight = !full.empty() || (!c.base.valid() && store * converges < writes && link > store);
+  if (!full.empty()) {
+    store = 0;
+    if (c.base.valid()) first = with_image(first, c.base, c.watched, c.region);
+  }
   bool rounds = std::max(store, link) * converges >= writes;
   c.how = strategy_of(straight ? transfer::pre_copy : transfer::pre_flush);
-  if (straight) with_.images->discard(std::exchange(c.newest, image())); // all of it has gone straight, too
+  if (straight && c.newest.valid())
+    with_.images->discard(std::exchange(c.newest, image())); // all of it has gone straight, too
   bool sent = (this->*c.how->carry)(c, first);
   if (!rounds) c.hurry = true;
   char text[200];
   std::snprintf(text, sizeof text,
-                "%s%s: it has %zu KiB and writes %.0f MB/s; the image takes %.0f MB/s, the link %.0f",
+                "%s%s: it has %zu KiB and writes %.0f MB/s; the image takes %.0f MB/s%s%s, the link %.0f",
                 std::string(name_of(c.how->name)).c_str(), rounds ? "" : " in one round",
-                size_of(first) / 1024, writes / 1e6, store / 1e6, link / 1e6);
+                size_of(first) / 1024, writes / 1e6, store / 1e6, full.empty() ? "" : ": ", full.c_str(),
+                link / 1e6);
   return sent ? text : std::string();
 }
 
