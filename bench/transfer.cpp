@@ -1,9 +1,5 @@
 // The ways to move memory side by side, on one workload: a task that counts, and writes a share of its heap all the time.
-//
-//   transfer [--out=DIR] [--quick] [--rows] [--freeze='COMMAND {pid} {dir}' --restore='COMMAND {dir}']
-//
-// With TRANSFER_ONLY=STRATEGY the table has that one. Prints a table and the rows that are to be reached, or these alone with --rows; with --out writes transfer.csv and the figures there. A checkpointer
-// of processes that is given by its commands is timed on a process with the same workload.
+// `transfer --help` says what can be asked for.
 #include <migrate/mailbox.hpp>
 #include <migrate/node.hpp>
 
@@ -25,11 +21,33 @@
 #include <unistd.h>
 
 #include "harness.hpp"
+#include "transfer_document.hpp"
 #include "transfer_figures.hpp"
 
 using namespace migrate;
 
 namespace {
+
+constexpr const char* usage =
+    R"(transfer [--rows] [--quick] [--only=WORDS] [--out=DIR] [--freeze=COMMAND --restore=COMMAND]
+
+Prints a table of every strategy with several heaps and shares written, and then rows with what is to be reached.
+
+  --rows             only the rows
+  --only=WORDS       of the rows those that have these words, and no table
+  --quick            no gigabyte, no link between hosts
+  --out=DIR          writes transfer.csv and the figures there, and the tables of DIR/transfer.md if that is there
+  --freeze=COMMAND   another checkpointer is timed on a process with the same workload. The command takes the process {pid}
+                     down into the folder {dir}, which is empty but for the file `count` that the process has mapped. When the command
+                     ends the process has stopped, or is gone.
+  --restore=COMMAND  has it run again. The command may go on for as long as the process does.
+
+Both are given to sh; one that fails is reported by its status. For example, as root:
+
+  transfer --only=outside --freeze='criu dump -t {pid} -D {dir} -j' --restore='criu restore -D {dir} -j -d'
+
+With TRANSFER_ONLY=STRATEGY the table has that one.
+)";
 
 constexpr std::size_t mib = std::size_t{1} << 20;
 constexpr std::size_t page = 4096;
@@ -41,8 +59,9 @@ std::int64_t now_ns() { return std::chrono::steady_clock::now().time_since_epoch
 
 struct account {
   std::int64_t begun = 0;
-  std::int64_t pause = 0; // nanoseconds between the last step before the move and the first one after it
-  std::int64_t depended = 0; // nanoseconds after the move in which its source was still needed
+  std::int64_t pause =
+      0; // nanoseconds between the last step before the move and the first one after it; of a checkpoint, the longest
+  std::int64_t depended = 0;       // nanoseconds after the move in which its source was still needed
   std::vector<std::uint32_t> bins; // steps in each 10 ms
 
   auto migrate_fields() { return std::tie(begun, pause, depended, bins); }
@@ -101,6 +120,7 @@ account work(std::size_t heap, double share, std::size_t burst, task_id parent) 
   mailbox<int> told;
   send(parent, 1);
   std::int64_t pause = 0, moved = 0, depended = 0;
+  bool stays = false; // while it is asked for checkpoints
   for (std::int64_t looked = 0;;) {
     its.step();
     if (!std::exchange(its.safe, false)) continue;
@@ -110,11 +130,17 @@ account work(std::size_t heap, double share, std::size_t burst, task_id parent) 
     if (this_task::moves() != moves) {
       moved = now_ns();
       pause = moved - before;
+    } else if (stays) {
+      pause = std::max(pause, now_ns() - before);
     }
     if (its.last - looked < 2'000'000) continue;
     looked = its.last;
     if (this_task::residual()) depended = now_ns() - moved;
-    if (told.try_receive()) break;
+    if (std::optional<int> what = told.try_receive()) {
+      if (*what == 0) break;
+      stays = true;
+      send(parent, 1);
+    }
   }
   return {its.begun, pause, depended, its.bins};
 }
@@ -122,21 +148,50 @@ account work(std::size_t heap, double share, std::size_t burst, task_id parent) 
 struct journey {
   account seen;
   std::int64_t from = 0, until = 0; // the call that moved it
+  std::uint64_t bytes = 0;
   int code = 0;
 
-  auto migrate_fields() { return std::tie(seen, from, until, code); }
+  auto migrate_fields() { return std::tie(seen, from, until, bytes, code); }
 };
 
-journey move_once(std::size_t heap, double share, std::size_t burst, transfer how, std::uint16_t target) {
-  region_class kind = heap < 32 * mib ? region_class::medium : region_class::large;
-  auto worker = spawn({.name = "worker", .region = kind}, work, heap, share, burst, this_task::id());
-  mailbox<int>().receive();
+node* first_node = nullptr; // whose tasks ask for moves, and stay
+
+struct trip {
+  std::size_t heap = 0;
+  double share = 0;
+  std::size_t burst = 0;
+  transfer how = transfer::by_default;
+  bool stays = false; // a checkpoint is made instead
+  bool again = false; // it has been moved in the same way before, and what counts is the second move
+
+  auto migrate_fields() { return std::tie(heap, share, burst, how, stays, again); }
+};
+
+journey move_once(trip asked) {
+  region_class kind = asked.heap < 32 * mib ? region_class::medium : region_class::large;
+  auto worker = spawn({.name = "worker", .region = kind, .recover = asked.stays}, work, asked.heap,
+                      asked.share, asked.burst, this_task::id());
+  mailbox<int> in;
+  in.receive();
   this_task::sleep_for(std::chrono::milliseconds(300));
-  journey made;
-  made.from = now_ns();
+  if (asked.stays) {
+    send(worker.id(), 1);
+    in.receive();
+  }
   std::error_code code;
-  worker.migrate_to(node_id{target}, how, code);
+  if (asked.again) {
+    worker.migrate_to(node_id{2}, asked.how, code);
+    this_task::sleep_for(std::chrono::milliseconds(1000));
+  }
+  journey made;
+  const std::uint64_t bytes_before = first_node->statistics().bytes_flushed;
+  made.from = now_ns();
+  if (asked.stays)
+    worker.checkpoint();
+  else if (!code)
+    worker.migrate_to(node_id{static_cast<std::uint16_t>(asked.again ? 3 : 2)}, asked.how, code);
   made.until = now_ns();
+  made.bytes = first_node->statistics().bytes_flushed - bytes_before;
   made.code = code.value();
   this_task::sleep_for(std::chrono::milliseconds(1300));
   send(worker.id(), 0);
@@ -147,6 +202,7 @@ journey move_once(std::size_t heap, double share, std::size_t burst, transfer ho
 struct measured {
   std::size_t heap = 0;
   double share = 0;
+  bool again = false;
   std::string link, how;
   double freeze_ms = 0, total_ms = 0, full_speed_ms = 0;
   double before = 0, after = 0; // speed from the order to the freeze, and in the second after the move
@@ -155,9 +211,15 @@ struct measured {
   std::vector<double> speed; // in each 10 ms from 200 ms before the order on, of what it was before
 };
 
-measured judge(const journey& made, std::size_t heap, double share, const std::string& link, transfer how,
-               double bytes) {
-  measured m{heap, share, link, std::string(name_of(how)), 0, 0, 0, 0, 0, bytes / 1e6, static_cast<double>(made.seen.depended) / 1e6, {}};
+measured judge(const journey& made, const trip& asked, const std::string& link) {
+  measured m;
+  m.heap = asked.heap;
+  m.share = asked.share;
+  m.link = link;
+  m.how = asked.stays ? "checkpoint" : std::string(name_of(asked.how)) + (made.code != 0 ? " (failed)" : "");
+  m.again = asked.again;
+  m.mbytes = static_cast<double>(made.bytes) / 1e6;
+  m.depended_ms = static_cast<double>(made.seen.depended) / 1e6;
   m.freeze_ms = static_cast<double>(made.seen.pause) / 1e6;
   m.total_ms = static_cast<double>(made.until - made.from) / 1e6;
   auto bin_of = [&](std::int64_t when) {
@@ -280,10 +342,14 @@ void move_with_image(std::size_t heap, std::size_t dirty, bool again) {
 // --- somebody else's checkpoints -----------------------------------------------------------------------
 
 [[noreturn]] void be_a_process(const std::string& file, std::size_t heap, double share) {
+  int nothing = ::open("/dev/null", O_RDWR); // a pipe's other end would have to be taken down, too
+  for (int stream : {0, 1, 2}) ::dup2(nothing, stream);
+  ::close(nothing);
   int to = ::open(file.c_str(), O_RDWR | O_CREAT, 0600);
   if (::ftruncate(to, 4096) != 0) std::exit(1);
   auto* count =
       static_cast<volatile std::uint64_t*>(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, to, 0));
+  ::close(to);
   workload its;
   its.heap = heap;
   its.share = share;
@@ -301,184 +367,279 @@ std::string filled_in(std::string text, int process, const std::string& folder) 
   return text;
 }
 
-void time_outside(const std::string& self, const std::string& freeze, const std::string& restore,
-                  std::size_t heap) {
-  char folder[] = "/tmp/migrate-outside-XXXXXX";
-  if (::mkdtemp(folder) == nullptr) return;
-  std::string file = std::string(folder) + "/count";
+std::string time_outside(const std::string& self, const std::string& freeze, const std::string& restore,
+                         std::size_t heap) {
+  using namespace std::chrono_literals;
+  constexpr auto patience = 60s;
+  char made[] = "/tmp/migrate-outside-XXXXXX";
+  if (::mkdtemp(made) == nullptr) return "there is no folder for it";
+  const std::string folder = made, file = folder + "/count";
+  struct removed {
+    const std::string& path;
+    ~removed() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  } cleanup{folder};
   migrate_test::program process({self, "process", file, std::to_string(heap), "0.01"}, {});
-  std::this_thread::sleep_for(std::chrono::seconds(2));
+  const int id = process.id();
+  struct ended { // also when it has another parent now
+    int id;
+    const std::string& program;
+    ~ended() {
+      std::error_code gone;
+      if (std::filesystem::read_symlink("/proc/" + std::to_string(id) + "/exe", gone) == program)
+        ::kill(id, SIGKILL);
+    }
+  } killed{id, self};
+  auto until = [&](auto&& done) {
+    auto limit = bench::clock::now() + patience;
+    while (!done())
+      if (bench::clock::now() > limit) return false;
+    return true;
+  };
+  std::error_code missing;
+  if (!until([&] { return std::filesystem::file_size(file, missing) == 4096; }))
+    return "the workload does not begin";
   int at = ::open(file.c_str(), O_RDONLY);
   auto* count = static_cast<volatile std::uint64_t*>(::mmap(nullptr, 4096, PROT_READ, MAP_SHARED, at, 0));
+  ::close(at);
+  if (!until([&] { return *count > 0; })) return "the workload does not begin";
+  std::this_thread::sleep_for(1s);
+
+  auto run = [&](const std::string& command) {
+    return std::vector<std::string>{"/bin/sh", "-c", "exec 1>&2; " + filled_in(command, id, folder)};
+  };
+  auto failed = [](const std::string& command, int status) {
+    return "`" + command + "` " +
+           (status == migrate_test::program::hung ? "took more than a minute"
+                                                  : "failed with status " + std::to_string(status));
+  };
   auto begun = bench::clock::now();
-  int frozen = std::system(filled_in(freeze, process.id(), folder).c_str());
+  {
+    migrate_test::program freezes(run(freeze), {});
+    if (int status = freezes.wait(patience); status != 0) return failed(freeze, status);
+  }
   auto middle = bench::clock::now();
+  process.wait(0ms); // nobody can have its number again before its parent has heard of its end
   std::uint64_t stood = *count;
-  int restored = std::system((filled_in(restore, process.id(), folder) + " &").c_str());
-  while (*count == stood && bench::clock::now() - middle < std::chrono::seconds(60))
-    std::this_thread::yield();
+  migrate_test::program restores(run(restore), {});
+  int status = migrate_test::program::hung;
+  bool runs = until([&] {
+    if (status == migrate_test::program::hung) status = restores.wait(0ms);
+    return *count != stood || (status != migrate_test::program::hung && status != 0);
+  });
   auto end = bench::clock::now();
-  bench::shown(bench::text("outside checkpointer, %zu MiB, 1 %% written each 100 ms", heap / mib),
-               frozen != 0 || restored != 0
-                   ? std::string("its command failed")
-                   : bench::text("freeze %.1f ms, restore %.1f ms, stands still for %.1f ms",
-                                 bench::nanoseconds(middle - begun) / 1e6,
-                                 bench::nanoseconds(end - middle) / 1e6,
-                                 bench::nanoseconds(end - begun) / 1e6));
+  if (status != 0 && status != migrate_test::program::hung) return failed(restore, status);
+  if (!runs) return "nothing runs a minute after `" + restore + "`";
+  return bench::text("freeze %.1f ms, restore %.1f ms, stands still for %.1f ms",
+                     bench::nanoseconds(middle - begun) / 1e6, bench::nanoseconds(end - middle) / 1e6,
+                     bench::nanoseconds(end - begun) / 1e6);
 }
+// What came of it.
 
 // --- the table -----------------------------------------------------------------------------------------
 
 constexpr transfer all_ways[] = {transfer::flush,        transfer::full_copy, transfer::pre_copy,
                                  transfer::on_reference, transfer::pre_flush, transfer::automatic};
 
-measured run_one(node& here, std::size_t heap, double share, const std::string& link, transfer how,
-                 std::size_t burst = 0) {
-  std::uint64_t before = here.statistics().bytes_flushed;
-  journey made = here.run(move_once, heap, share, burst, how, std::uint16_t{2});
-  measured m =
-      judge(made, heap, share, link, how, static_cast<double>(here.statistics().bytes_flushed - before));
-  if (made.code != 0) m.how += " (failed)";
-  return m;
+measured run_one(node& here, const std::string& link, const trip& asked) {
+  return judge(here.run(move_once, asked), asked, link);
 }
 
 void print_line(const measured& m) {
-  std::printf("%-10s %9.1f MiB %5.1f %% %-10s freeze %9.2f ms, moved in %9.1f ms, full speed after %6.0f ms, "
-              "speed %3.0f %% and "
-              "%3.0f %%, %8.1f MB, source needed for %.0f ms\n",
-              m.link.c_str(), static_cast<double>(m.heap) / mib, m.share * 100, m.how.c_str(), m.freeze_ms,
-              m.total_ms, m.full_speed_ms, m.before * 100, m.after * 100, m.mbytes, m.depended_ms);
+  std::printf(
+      "%-10s %9.1f MiB %5.1f %% %-12s %s freeze %9.2f ms, moved in %9.1f ms, full speed after %6.0f ms, "
+      "speed %3.0f %% and "
+      "%3.0f %%, %8.1f MB, source needed for %.0f ms\n",
+      m.link.c_str(), static_cast<double>(m.heap) / mib, m.share * 100, m.how.c_str(),
+      m.again ? "again" : "     ", m.freeze_ms, m.total_ms, m.full_speed_ms, m.before * 100, m.after * 100,
+      m.mbytes, m.depended_ms);
   std::fflush(stdout);
 }
 
 std::string csv(const measured& m) {
-  return bench::text("%s,%zu,%.3f,%s,%.3f,%.3f,%.0f,%.3f,%.3f,%.3f,%.0f", m.link.c_str(), m.heap, m.share,
-                     m.how.c_str(), m.freeze_ms, m.total_ms, m.full_speed_ms, m.before, m.after, m.mbytes, m.depended_ms);
+  return bench::text("%s,%zu,%.3f,%s,%d,%.3f,%.3f,%.0f,%.3f,%.3f,%.3f,%.0f", m.link.c_str(), m.heap, m.share,
+                     m.how.c_str(), m.again ? 2 : 1, m.freeze_ms, m.total_ms, m.full_speed_ms, m.before,
+                     m.after, m.mbytes, m.depended_ms);
 }
 
-// --- checkpoints -----------------------------------------------------------------------------------------
+constexpr const char* csv_head =
+    "link,heap bytes,share written each 100 ms,strategy,which move,freeze ms,move ms,full speed "
+    "after ms,speed before,speed after,MB moved,source needed ms\n";
 
-double longest_pause(std::size_t heap, double share) {
-  // Of a task that works while it is committed: nanoseconds.
-  auto worker = spawn({.name = "worker", .region = region_class::large, .recover = true},
-                      [heap, share, parent = this_task::id()] {
-                        workload its;
-                        its.heap = heap;
-                        its.share = share;
-                        its.prepare();
-                        mailbox<int> told;
-                        send(parent, 1);
-                        std::int64_t pause = 0, looked = 0;
-                        for (bool measures = false;;) {
-                          its.step();
-                          if (!std::exchange(its.safe, false)) continue;
-                          std::int64_t before = now_ns();
-                          this_task::poll();
-                          if (measures) pause = std::max(pause, now_ns() - before);
-                          if (its.last - looked < 2'000'000) continue;
-                          looked = its.last;
-                          if (std::optional<int> what = told.try_receive()) {
-                            if (*what == 0) return pause;
-                            measures = true;
-                            send(parent, 1);
-                          }
-                        }
-                      });
-  mailbox<int> in;
-  in.receive();
-  send(worker.id(), 1);
-  in.receive();
-  worker.checkpoint();
-  send(worker.id(), 0);
-  return static_cast<double>(worker.join());
+measured from_csv(const std::string& line) {
+  std::istringstream words(line);
+  std::vector<std::string> cells;
+  for (std::string each; std::getline(words, each, ',');) cells.push_back(each);
+  cells.resize(12);
+  auto number = [&](std::size_t i) { return std::strtod(cells[i].c_str(), nullptr); };
+  measured m;
+  m.link = cells[0];
+  m.heap = std::strtoull(cells[1].c_str(), nullptr, 10);
+  m.share = number(2);
+  m.how = cells[3];
+  m.again = number(4) > 1;
+  m.freeze_ms = number(5);
+  m.total_ms = number(6);
+  m.full_speed_ms = number(7);
+  m.before = number(8);
+  m.after = number(9);
+  m.mbytes = number(10);
+  m.depended_ms = number(11);
+  return m;
 }
+
+std::string table_row(const measured& m) {
+  auto ms = [](double time) { return bench::text(time < 10 ? "%.2f" : "%.0f", time); };
+  const bool stays = m.how == "checkpoint";
+  return bench::text("| %s | %zu | %.0f %% | %s%s | %s | %s | %s | %.0f %% | %s | %s |", m.link.c_str(),
+                     m.heap / mib, m.share * 100, m.how.c_str(), m.again ? ", again" : "",
+                     ms(m.freeze_ms).c_str(), ms(m.total_ms).c_str(),
+                     stays ? "" : bench::text("%.0f", m.full_speed_ms).c_str(), m.before * 100,
+                     stays ? "" : bench::text("%.1f", m.mbytes).c_str(),
+                     stays ? "" : bench::text("%.0f", m.depended_ms).c_str());
+}
+
+constexpr const char* table_head[] = {"| link | heap, MiB | written each 100 ms | strategy | freeze, ms | "
+                                      "moved in, ms | full speed after, ms | speed before the "
+                                      "freeze | MB moved | source needed for, ms |",
+                                      "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"};
 
 std::vector<measured> run_table(node& here, const std::string& link, bool quick) {
   std::vector<measured> rows;
-  struct cell {
-    std::size_t heap;
-    double share;
+  auto add = [&](const trip& asked) {
+    if (const char* only = std::getenv("TRANSFER_ONLY"); only != nullptr && name_of(asked.how) != only)
+      return;
+    rows.push_back(run_one(here, link, asked));
+    print_line(rows.back());
   };
-  std::vector<cell> cells{{0, 0}, {mib, 0.01}, {10 * mib, 0.01}, {100 * mib, 0.01}, {100 * mib, 0.1}};
-  if (!quick && link == "loopback")
+  const bool loopback = link == "loopback";
+  std::vector<trip> cells{{0, 0}, {mib, 0.01}, {10 * mib, 0.01}, {100 * mib, 0.01}, {100 * mib, 0.1}};
+  if (!quick && loopback)
     for (double share : {0.01, 0.1}) cells.push_back({1024 * mib, share});
-  for (const cell& each : cells)
+  for (trip& each : cells) {
     for (transfer how : all_ways) {
-      if (const char* only = std::getenv("TRANSFER_ONLY"); only != nullptr && name_of(how) != only) continue;
-      rows.push_back(run_one(here, each.heap, each.share, link, how));
-      print_line(rows.back());
+      each.how = how;
+      add(each);
     }
+    if (loopback) add({each.heap, each.share, 0, transfer::pre_flush, true});
+  }
+  if (loopback)
+    for (transfer how : all_ways) add({100 * mib, 0.01, 0, how, false, true});
   return rows;
 }
 
-void reach(node& here, int socket, bool quick) {
+class row_list {
+  // Rows with what is to be reached, printed as they are measured.
+public:
+  explicit row_list(std::string only) : only_(std::move(only)) {}
+
+  bool wants(const std::string& what) const { return what.find(only_) != std::string::npos; }
+  void add(const std::string& what, const std::string& measured, const std::string& to_reach, bool reached) {
+    bench::row(what, measured, to_reach, reached);
+    lines_.push_back("| " + what + " | " + measured + " | " + to_reach + " | " + (reached ? "ok" : "short") +
+                     " |");
+  }
+  void ratio(const std::string& what, const bench::comparison& got, double most) {
+    add(what,
+        bench::text("%.2f x (%.2f-%.2f; %.2f against %.2f ms)", got.ratio.median, got.ratio.least,
+                    got.ratio.most, got.mine.median, got.theirs.median),
+        bench::text("<= %.1f x", most), got.ratio.median <= most);
+  }
+  const std::vector<std::string>& lines() const { return lines_; }
+
+private:
+  std::string only_;
+  std::vector<std::string> lines_;
+};
+
+void reach(node& here, int socket, bool quick, row_list& rows) {
   const std::size_t large = (quick ? 100 : 1024) * mib;
-  std::vector<double> empty;
-  for (int i = 0; i < 5; ++i) empty.push_back(run_one(here, 0, 0, "loopback", transfer::flush).freeze_ms);
-  double nothing = bench::median(empty);
-  std::vector<double> slow;
+  auto freeze = [&](const trip& asked) { return run_one(here, "loopback", asked).freeze_ms; };
+  auto empty = [&] { return freeze({0, 0, 0, transfer::flush}); };
   for (transfer how : {transfer::pre_flush, transfer::pre_copy}) {
-    std::vector<double> freezes;
-    for (int i = 0; i < 3; ++i) {
-      measured m = run_one(here, large, 0.01, "loopback", how);
+    std::string name(name_of(how));
+    std::string what = bench::text("freeze of %s, %zu MiB heap, 1 %% written each 100 ms, loopback",
+                                   name.c_str(), large / mib);
+    std::string slow = "slowdown of the task while rounds of " + name + " go on, " +
+                       std::to_string(large / mib) + " MiB heap";
+    if (!rows.wants(what) && !rows.wants(slow)) continue;
+    std::vector<double> freezes, speeds;
+    for (int i = 0; i < 5; ++i) {
+      measured m = run_one(here, "loopback", {large, 0.01, 0, how});
       freezes.push_back(m.freeze_ms);
-      slow.push_back(m.before);
+      speeds.push_back((1 - m.before) * 100);
     }
     auto got = bench::spread_of(freezes);
-    bench::row(bench::text("freeze of %s, %zu MiB heap, 1 %% written each 100 ms, loopback",
-                           std::string(name_of(how)).c_str(), large / mib),
-               bench::text("%.2f ms (%.2f-%.2f)", got.median, got.least, got.most), "<= 5 ms",
-               got.median <= 5);
+    rows.add(what, bench::text("%.2f ms (%.2f-%.2f)", got.median, got.least, got.most), "<= 5 ms",
+             got.median <= 5);
+    got = bench::spread_of(speeds);
+    rows.add(slow, bench::text("%.0f %% (%.0f-%.0f)", got.median, got.least, got.most), "<= 10 %",
+             got.median <= 10);
   }
-  auto kept = bench::compare(
-      3, [&] { return here.run(longest_pause, large, 0.01) / 1e6; },
-      [&] { return run_one(here, large, 0.01, "loopback", transfer::pre_flush).freeze_ms; });
-  bench::ratio_row(
-      bench::text("freeze of a checkpoint, %zu MiB heap, 1 %% written each 100 ms, against pre-flush's", large / mib),
-      kept, 1.5, "ms");
-  std::vector<double> burst;
-  for (int i = 0; i < 3; ++i)
-    burst.push_back(run_one(here, large, 0, "loopback", transfer::pre_flush, mib).freeze_ms);
-  double after_burst = bench::median(burst);
-  bench::row(
-      bench::text(
+  if (std::string what = bench::text(
+          "freeze of a checkpoint, %zu MiB heap, 1 %% written each 100 ms, against pre-flush's", large / mib);
+      rows.wants(what))
+    rows.ratio(what,
+               bench::compare(
+                   3,
+                   [&] {
+                     return freeze({large, 0.01, 0, transfer::pre_flush, true});
+                   },
+                   [&] {
+                     return freeze({large, 0.01, 0, transfer::pre_flush});
+                   }),
+               1.5);
+  if (std::string what = bench::text(
           "freeze of pre-flush, %zu MiB heap, 1 MiB written since the last round, against an empty task",
-          large / mib),
-      bench::text("%.2f x (%.2f against %.2f ms)", after_burst / nothing, after_burst, nothing), "<= 2.0 x",
-      after_burst <= 2 * nothing);
-  for (std::size_t heap : {mib, 10 * mib, 100 * mib, large}) {
-    std::vector<double> freezes;
-    for (int i = 0; i < 5; ++i) freezes.push_back(run_one(here, heap, 0, "loopback", transfer::on_reference).freeze_ms);
-    auto got = bench::spread_of(freezes);
-    bench::row(bench::text("freeze of copy on reference, %zu MiB heap, against an empty task", heap / mib),
-               bench::text("%.2f x (%.2f-%.2f ms against %.2f)", got.median / nothing, got.least, got.most, nothing),
-               "<= 2.0 x", got.median <= 2 * nothing);
-  }
+          large / mib);
+      rows.wants(what))
+    rows.ratio(what,
+               bench::compare(
+                   5,
+                   [&] {
+                     return freeze({large, 0, mib, transfer::pre_flush});
+                   },
+                   empty),
+               2);
+  for (std::size_t heap : {mib, 10 * mib, 100 * mib, large})
+    if (std::string what =
+            bench::text("freeze of copy on reference, %zu MiB heap, against an empty task", heap / mib);
+        rows.wants(what))
+      rows.ratio(what,
+                 bench::compare(
+                     5,
+                     [&] {
+                       return freeze({heap, 0, 0, transfer::on_reference});
+                     },
+                     empty),
+                 2);
   std::vector<char> memory(256 * mib, 1);
   for (transfer how : {transfer::full_copy, transfer::pre_copy}) {
+    std::string what = std::string(name_of(how)) + " of 256 MiB on loopback, rate against a bare TCP copy";
+    if (!rows.wants(what)) continue;
     auto result = bench::compare(
         3, [&] { return bare_copy(socket, memory); },
         [&] { return here.run(quiet_move, std::size_t{256} * mib, how); });
-    bench::row(bench::text("%s of 256 MiB on loopback, rate against a bare TCP copy",
-                           std::string(name_of(how)).c_str()),
-               bench::text("%.2f x (%.2f-%.2f; %.0f against %.0f ms)", result.ratio.median,
-                           result.ratio.least, result.ratio.most, result.theirs.median / 1e6,
-                           result.mine.median / 1e6),
-               ">= 0.6 x", result.ratio.median >= 0.6);
+    rows.add(what,
+             bench::text("%.2f x (%.2f-%.2f; %.0f against %.0f ms)", result.ratio.median, result.ratio.least,
+                         result.ratio.most, result.theirs.median / 1e6, result.mine.median / 1e6),
+             ">= 0.6 x", result.ratio.median >= 0.6);
   }
-  constexpr std::size_t dirty = 20 * mib;
-  auto bytes = [&](bool again) {
-    std::uint64_t before = here.statistics().bytes_flushed;
-    here.run(move_with_image, 300 * mib, dirty, again);
-    return static_cast<double>(here.statistics().bytes_flushed - before);
-  };
-  double once = bytes(false);
-  double ratio = (bytes(true) - once) / static_cast<double>(dirty);
-  bench::row("pre-flush of 300 MiB with an image, 20 MiB written: bytes moved against pages written",
-             bench::text("%.2f x", ratio), "<= 1.2 x", ratio <= 1.2);
-  double slowdown = (1 - bench::median(slow)) * 100;
-  bench::row("slowdown of the task while rounds of pre-flush and pre-copy go on",
-             bench::text("%.0f %%", slowdown), "<= 10 %", slowdown <= 10);
+  if (std::string what =
+          "pre-flush of 300 MiB with an image, 20 MiB written: bytes moved against pages written";
+      rows.wants(what)) {
+    constexpr std::size_t dirty = 20 * mib;
+    auto bytes = [&](bool again) {
+      std::uint64_t before = here.statistics().bytes_flushed;
+      here.run(move_with_image, 300 * mib, dirty, again);
+      return static_cast<double>(here.statistics().bytes_flushed - before);
+    };
+    double once = bytes(false);
+    double ratio = (bytes(true) - once) / static_cast<double>(dirty);
+    rows.add(what, bench::text("%.2f x", ratio), "<= 1.2 x", ratio <= 1.2);
+  }
 }
 
 // --- over a link of 1 Gbit/s between two hosts -----------------------------------------------------------
@@ -512,14 +673,64 @@ std::vector<std::string> table_over_link(const std::string& self) {
   return lines;
 }
 
+// --- what stays of it --------------------------------------------------------------------------------------
+
+void write_all(const std::string& folder, const std::vector<measured>& table, const row_list& rows) {
+  std::vector<std::string> lines(std::begin(table_head), std::end(table_head));
+  std::ofstream text(folder + "/transfer.csv");
+  text << csv_head;
+  for (const measured& each : table) {
+    text << csv(each) << '\n';
+    lines.push_back(table_row(each));
+  }
+  document::put_table(folder + "/transfer.md", lines);
+  std::vector<std::string> reached{"| what | measured | to reach | result |", "| --- | --- | --- | --- |"};
+  reached.insert(reached.end(), rows.lines().begin(), rows.lines().end());
+  document::put_table(folder + "/transfer.md", reached, true);
+
+  std::map<std::string, figures::line> by_heap, speed;
+  std::map<std::string, figures::bars> together;
+  for (const measured& each : table) {
+    if (each.link != "loopback") continue;
+    std::string how = each.how == "checkpoint" ? "checkpoint (stays)" : each.how;
+    if (!each.again && each.heap > 0 && each.share == 0.01)
+      by_heap[how].points.push_back({static_cast<double>(each.heap) / mib, each.freeze_ms});
+    if (each.heap != 100 * mib || each.share != 0.01) continue;
+    if (each.how != "checkpoint")
+      together[how].values[each.again] = {each.freeze_ms, each.depended_ms, each.mbytes};
+    if (each.again) continue;
+    constexpr std::size_t together_by = 5; // 50 ms: what shorter times show is the machine's other work
+    for (std::size_t i = 0; i + together_by <= each.speed.size(); i += together_by) {
+      double sum = 0;
+      for (std::size_t k = 0; k < together_by; ++k) sum += each.speed[i + k];
+      speed[how].points.push_back({static_cast<double>(i) * 10 - 200, sum / together_by * 100});
+    }
+  }
+  std::ofstream(folder + "/transfer-freeze.svg")
+      << figures::draw("How long a task stands still, by its heap (1 % written each 100 ms, loopback)",
+                       "heap, MiB", "freeze, ms", by_heap, true, true);
+  std::ofstream(folder + "/transfer-throughput.svg")
+      << figures::draw_rows("Speed of a counting task through a move, by strategy (100 MiB heap, 1 % written "
+                            "each 100 ms, loopback)",
+                            "ms since the move was asked for; 100 % is the usual speed", 130, speed);
+  std::ofstream(folder + "/transfer-together.svg") << figures::draw_bars(
+      "What a move costs, by strategy (100 MiB heap, 1 % written each 100 ms, loopback): shorter is better",
+      {"the task stands still, ms", "the source is still needed, ms", "moved, MB"},
+      {"its first move", "its next one, after a second"}, together);
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
   if (argc == 5 && std::strcmp(argv[1], "process") == 0)
     be_a_process(argv[2], std::strtoull(argv[3], nullptr, 10), std::strtod(argv[4], nullptr));
+  if (argc > 1 && std::strcmp(argv[1], "--help") == 0) {
+    std::fputs(usage, stdout);
+    return 0;
+  }
   node_options options = node_options::from(argc, argv);
   bool over_link = argc > 1 && std::strcmp(argv[1], "link") == 0;
-  std::string out, freeze, restore, port_file;
+  std::string out, freeze, restore, only, port_file;
   bool quick = false, rows_only = false;
   for (int i = 1; i < argc; ++i) {
     std::string word = argv[i];
@@ -529,6 +740,7 @@ int main(int argc, char** argv) {
     value("--out=", out);
     value("--freeze=", freeze);
     value("--restore=", restore);
+    value("--only=", only);
     value("--port-file=", port_file);
     quick = quick || word == "--quick";
     rows_only = rows_only || word == "--rows";
@@ -543,6 +755,7 @@ int main(int argc, char** argv) {
     options.arguments = {"--port-file=" + port_file};
   }
   node here(std::move(options));
+  first_node = &here;
   if (joins) {
     if (!over_link && number(here.id()) == 2) {
       int port = 0;
@@ -566,46 +779,18 @@ int main(int argc, char** argv) {
   }
   int port = 0;
   while (!(std::ifstream(port_file) >> port)) std::this_thread::yield();
-  std::vector<measured> rows;
-  if (!rows_only) rows = run_table(here, "loopback", quick);
-  reach(here, loopback(port), quick);
+  std::vector<measured> table;
+  row_list rows(only);
+  if (!rows_only && only.empty()) table = run_table(here, "loopback", quick);
+  reach(here, loopback(port), quick, rows);
   std::string self = std::filesystem::read_symlink("/proc/self/exe");
   if (!freeze.empty() && !restore.empty())
-    for (std::size_t heap : {10 * mib, 100 * mib}) time_outside(self, freeze, restore, heap);
-  std::vector<std::string> linked = quick || rows_only ? std::vector<std::string>() : table_over_link(self);
-  if (!out.empty()) {
-    std::ofstream table(out + "/transfer.csv");
-    table << "link,heap bytes,share written each 100 ms,strategy,freeze ms,move ms,full speed after ms,speed "
-             "before,speed "
-             "after,MB moved,source needed ms\n";
-    for (const measured& each : rows) table << csv(each) << '\n';
-    for (const std::string& each : linked) table << each << '\n';
-    std::map<std::string, figures::line> by_heap, speed, together;
-    for (const measured& each : rows) {
-      if (each.share == 0.01 || each.heap == 0)
-        by_heap[each.how].points.push_back(
-            {std::max(0.1, static_cast<double>(each.heap) / mib), each.freeze_ms});
-      if (each.heap == 100 * mib && each.share == 0.01) {
-        constexpr std::size_t together_by = 5; // 50 ms: what shorter times show is the machine's other work
-        for (std::size_t i = 0; i + together_by <= each.speed.size(); i += together_by) {
-          double sum = 0;
-          for (std::size_t k = 0; k < together_by; ++k) sum += each.speed[i + k];
-          speed[each.how].points.push_back({static_cast<double>(i) * 10 - 200, sum / together_by * 100});
-        }
-        together[each.how].points = {{each.freeze_ms, each.mbytes}};
-      }
-    }
-    std::ofstream(out + "/transfer-freeze.svg")
-        << figures::draw("How long a task stands still, by its heap (1 % written each 100 ms, loopback)",
-                         "heap, MiB", "freeze, ms", by_heap, true, true);
-    std::ofstream(out + "/transfer-throughput.svg") << figures::draw_rows(
-        "Speed of a counting task through a move, by strategy (100 MiB heap, 1 % written each 100 ms, loopback)",
-        "ms since the move was asked for; 100 % is the speed before", 130, speed);
-    std::ofstream(out + "/transfer-together.svg") << figures::draw(
-        "Freeze and bytes moved (100 MiB heap, 1 % written each 100 ms): nearer to the corner is better; "
-        "after the move only on-reference needs the source",
-        "freeze, ms", "MB moved", together, true, false);
-  }
+    for (std::size_t heap : {10 * mib, 100 * mib})
+      bench::shown(bench::text("outside checkpointer, %zu MiB heap, 1 %% written each 100 ms", heap / mib),
+                   time_outside(self, freeze, restore, heap));
+  if (!quick && !table.empty())
+    for (const std::string& line : table_over_link(self)) table.push_back(from_csv(line));
+  if (!out.empty()) write_all(out, table, rows);
   std::error_code ignored;
   std::filesystem::remove_all(folder, ignored);
 }

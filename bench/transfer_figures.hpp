@@ -16,6 +16,10 @@ struct line {
   std::vector<std::pair<double, double>> points;
 };
 
+struct bars {
+  std::vector<double> values[2]; // one for each panel; two cases of the same
+};
+
 class axis {
 public:
   axis(double least, double most, bool logarithmic, double from, double to)
@@ -46,12 +50,15 @@ private:
   std::vector<double> ticks_;
 };
 
-inline constexpr const char* colours[] = {"#1b6ca8", "#c8553d", "#588b3a", "#7a4b94", "#b8860b"};
+inline constexpr const char* colours[] = {"#1b6ca8", "#c8553d", "#588b3a", "#7a4b94",
+                                          "#b8860b", "#2a9d8f", "#444444"};
 
-inline void trace(std::ostream& svg, const line& each, const axis& across, const axis& up, const char* colour) {
+inline void trace(std::ostream& svg, const line& each, const axis& across, const axis& up,
+                  const char* colour) {
   svg << "<path fill=\"none\" stroke-width=\"2\" stroke=\"" << colour << "\" d=\"";
   for (std::size_t i = 0; i < each.points.size(); ++i)
-    svg << (i == 0 ? 'M' : 'L') << across.place(each.points[i].first) << " " << up.place(each.points[i].second);
+    svg << (i == 0 ? 'M' : 'L') << across.place(each.points[i].first) << " "
+        << up.place(each.points[i].second);
   svg << "\"/>\n";
 }
 
@@ -120,22 +127,71 @@ inline std::string draw_rows(const std::string& title, const std::string& across
       << "\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"820\" height=\"" << bottom + 50
       << "\" fill=\"white\"/>\n<text x=\"20\" y=\"24\" font-size=\"15\">" << title << "</text>\n";
   for (double at : x_axis.ticks())
-    svg << "<path d=\"M" << x_axis.place(at) << " " << top << "V" << bottom << "\" stroke=\"#ddd\"/><text x=\""
-        << x_axis.place(at) << "\" y=\"" << bottom + 16 << "\" text-anchor=\"middle\">" << at << "</text>\n";
-  svg << "<text x=\"" << (left + right) / 2 << "\" y=\"" << bottom + 38 << "\" text-anchor=\"middle\">" << across
-      << "</text>\n";
+    svg << "<path d=\"M" << x_axis.place(at) << " " << top << "V" << bottom
+        << "\" stroke=\"#ddd\"/><text x=\"" << x_axis.place(at) << "\" y=\"" << bottom + 16
+        << "\" text-anchor=\"middle\">" << at << "</text>\n";
+  svg << "<text x=\"" << (left + right) / 2 << "\" y=\"" << bottom + 38 << "\" text-anchor=\"middle\">"
+      << across << "</text>\n";
   std::size_t number = 0;
   for (const auto& [name, each] : lines) {
     double up = top + static_cast<double>(number) * (height + gap), down = up + height;
     axis y_axis(0, most_up, false, down, up);
     for (double at : {0.0, 100.0})
-      svg << "<path d=\"M" << left << " " << y_axis.place(at) << "H" << right << "\" stroke=\"#ddd\"/><text x=\""
-          << left - 6 << "\" y=\"" << y_axis.place(at) + 4 << "\" text-anchor=\"end\">" << at << " %</text>\n";
+      svg << "<path d=\"M" << left << " " << y_axis.place(at) << "H" << right
+          << "\" stroke=\"#ddd\"/><text x=\"" << left - 6 << "\" y=\"" << y_axis.place(at) + 4
+          << "\" text-anchor=\"end\">" << at << " %</text>\n";
     svg << "<text x=\"20\" y=\"" << (up + down) / 2 + 4 << "\">" << name << "</text>\n";
     line cut = each;
     for (auto& [x, y] : cut.points) y = std::min(y, most_up);
     trace(svg, cut, x_axis, y_axis, colours[number++ % std::size(colours)]);
   }
+  svg << "</svg>\n";
+  return svg.str();
+}
+
+inline std::string draw_bars(const std::string& title, const std::vector<std::string>& panels,
+                             const std::vector<std::string>& cases, const std::map<std::string, bars>& rows) {
+  // A row for each name, a panel for each measure, a bar for each case.
+  constexpr double left = 120, top = 80, height = 46, width = 230, longest = 150, thick = 15;
+  constexpr const char* shades[] = {"#9cc3de", "#1b6ca8"};
+  if (rows.empty()) return {};
+  std::vector<double> most(panels.size(), 0);
+  for (const auto& [name, each] : rows)
+    for (const auto& values : each.values)
+      for (std::size_t i = 0; i < values.size(); ++i) most[i] = std::max(most[i], values[i]);
+  const double bottom = top + height * static_cast<double>(rows.size());
+  std::ostringstream svg;
+  svg << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 820 " << bottom + 50
+      << "\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"820\" height=\"" << bottom + 50
+      << "\" fill=\"white\"/>\n<text x=\"20\" y=\"28\" font-size=\"15\">" << title << "</text>\n";
+  for (std::size_t i = 0; i < panels.size(); ++i) {
+    double from = left + width * static_cast<double>(i);
+    svg << "<text x=\"" << from << "\" y=\"" << top - 16 << "\" font-weight=\"bold\">" << panels[i]
+        << "</text>\n<path d=\"M" << from << " " << top - 6 << "V" << bottom - 6 << "\" stroke=\"#888\"/>\n";
+  }
+  double up = top;
+  for (const auto& [name, each] : rows) {
+    svg << "<text x=\"20\" y=\"" << up + thick + 4 << "\">" << name << "</text>\n";
+    for (std::size_t which = 0; which < 2; ++which)
+      for (std::size_t i = 0; i < each.values[which].size(); ++i) {
+        double value = each.values[which][i], from = left + width * static_cast<double>(i);
+        double length = most[i] > 0 ? value / most[i] * longest : 0;
+        double y = up + static_cast<double>(which) * (thick + 2);
+        std::ostringstream text;
+        text.precision(value < 10 ? 2 : 0);
+        text << std::fixed << value;
+        svg << "<rect x=\"" << from << "\" y=\"" << y << "\" width=\""
+            << std::max(length, value > 0 ? 1.0 : 0.0) << "\" height=\"" << thick << "\" fill=\""
+            << shades[which] << "\"/><text x=\"" << from + length + 5 << "\" y=\"" << y + 12 << "\">"
+            << (value == 0 ? "0" : text.str()) << "</text>\n";
+      }
+    up += height;
+  }
+  double along = left;
+  for (std::size_t which = 0; which < cases.size(); ++which, along += width)
+    svg << "<rect x=\"" << along << "\" y=\"" << bottom + 14 << "\" width=\"14\" height=\"14\" fill=\""
+        << shades[which] << "\"/><text x=\"" << along + 22 << "\" y=\"" << bottom + 26 << "\">"
+        << cases[which] << "</text>\n";
   svg << "</svg>\n";
   return svg.str();
 }
