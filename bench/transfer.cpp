@@ -692,7 +692,7 @@ void write_all(const std::string& folder, const std::vector<measured>& table, co
   std::map<std::string, figures::bars> together;
   for (const measured& each : table) {
     if (each.link != "loopback") continue;
-    std::string how = each.how == "checkpoint" ? "checkpoint (stays)" : each.how;
+    const std::string& how = each.how;
     if (!each.again && each.heap > 0 && each.share == 0.01)
       by_heap[how].points.push_back({static_cast<double>(each.heap) / mib, each.freeze_ms});
     if (each.heap != 100 * mib || each.share != 0.01) continue;
@@ -707,12 +707,12 @@ void write_all(const std::string& folder, const std::vector<measured>& table, co
     }
   }
   std::ofstream(folder + "/transfer-freeze.svg")
-      << figures::draw("How long a task stands still, by its heap (1 % written each 100 ms, loopback)",
+      << figures::draw("How long a task stands still for a move or a checkpoint (1 % written each 100 ms, loopback)",
                        "heap, MiB", "freeze, ms", by_heap, true, true);
   std::ofstream(folder + "/transfer-throughput.svg")
       << figures::draw_rows("Speed of a counting task through a move, by strategy (100 MiB heap, 1 % written "
                             "each 100 ms, loopback)",
-                            "ms since the move was asked for; 100 % is the usual speed", 130, speed);
+                            "ms since it was asked for; 100 % is the usual speed", 130, speed);
   std::ofstream(folder + "/transfer-together.svg") << figures::draw_bars(
       "What a move costs, by strategy (100 MiB heap, 1 % written each 100 ms, loopback): shorter is better",
       {"the task stands still, ms", "the source is still needed, ms", "moved, MB"},

@@ -26,7 +26,7 @@ public:
       : logarithmic_(logarithmic), from_(from), to_(to) {
     if (logarithmic_) {
       low_ = std::floor(std::log10(std::max(least, 1e-3)));
-      high_ = std::ceil(std::log10(std::max(most, 1e-3)));
+      high_ = std::ceil(std::log10(std::max(most, 1e-3)) - 0.05); // 1024 is a thousand
       if (high_ <= low_) high_ = low_ + 1;
       for (double at = low_; at <= high_; ++at) ticks_.push_back(std::pow(10, at));
     } else {
@@ -96,17 +96,31 @@ inline std::string draw(const std::string& title, const std::string& across, con
   svg << "<text x=\"" << (left + right) / 2 << "\" y=\"" << bottom + 42 << "\" text-anchor=\"middle\">"
       << across << "</text>\n<text transform=\"translate(24 " << (top + bottom) / 2
       << ") rotate(-90)\" text-anchor=\"middle\">" << up << "</text>\n";
-  std::size_t number = 0;
-  for (const auto& [name, each] : lines) {
-    const char* colour = colours[number % std::size(colours)];
-    if (each.points.size() > 1) trace(svg, each, x_axis, y_axis, colour);
-    if (each.points.size() < 20)
-      for (auto [x, y] : each.points)
-        svg << "<circle cx=\"" << x_axis.place(x) << "\" cy=\"" << y_axis.place(y) << "\" r=\"4\" fill=\""
-            << colour << "\"/>\n";
-    double y = top + 10 + 22 * static_cast<double>(number++);
-    svg << "<rect x=\"660\" y=\"" << y << "\" width=\"14\" height=\"14\" fill=\"" << colour
-        << "\"/><text x=\"682\" y=\"" << y + 12 << "\">" << name << "</text>\n";
+  struct named {
+    std::string name;
+    const line& of;
+    const char* colour;
+  };
+  std::vector<named> sorted;
+  for (const auto& [name, each] : lines)
+    if (!each.points.empty()) sorted.push_back({name, each, colours[sorted.size() % std::size(colours)]});
+  // The names stand in the order of the lines' ends.
+  std::vector<std::size_t> order(sorted.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return sorted[a].of.points.back().second > sorted[b].of.points.back().second;
+  });
+  double y = top + 10;
+  for (std::size_t which : order) {
+    const named& one = sorted[which];
+    if (one.of.points.size() > 1) trace(svg, one.of, x_axis, y_axis, one.colour);
+    if (one.of.points.size() < 20)
+      for (auto [x, up_to] : one.of.points)
+        svg << "<circle cx=\"" << x_axis.place(x) << "\" cy=\"" << y_axis.place(up_to) << "\" r=\"4\" fill=\""
+            << one.colour << "\"/>\n";
+    svg << "<rect x=\"660\" y=\"" << y << "\" width=\"14\" height=\"14\" fill=\"" << one.colour
+        << "\"/><text x=\"682\" y=\"" << y + 12 << "\">" << one.name << "</text>\n";
+    y += 22;
   }
   svg << "</svg>\n";
   return svg.str();
