@@ -70,8 +70,12 @@ TEST_CASE("make gets its arguments without -j") {
   CHECK(rest({"-j", "all"}) == words{"all"});
   CHECK(jobs({"-j", "all"}) == 0u);
   CHECK(jobs({"all"}) == std::nullopt);
-  CHECK(rest({"-kj3s", "x"}) == words{"-ks", "x"});
-  CHECK(jobs({"-kj3s"}) == 3u);
+  CHECK(rest({"-kj3", "x"}) == words{"-k", "x"});
+  CHECK(jobs({"-kj3"}) == 3u);
+  // What make complains about is left to it.
+  CHECK(rest({"-j0", "-kj3s", "-jx", "-j-1", "-j", "0", "--jobs", "0", "--jobs=", "--jobs=-1"}) ==
+        words{"-j0", "-kj3s", "-jx", "-j-1", "-j0", "--jobs=0", "--jobs=", "--jobs=-1"});
+  CHECK(rest({"-f", "-", "-j2", "-kf", "-"}) == words{"-f", "-", "-kf", "-"});
   CHECK(rest({"--jobs=5", "--jobs", "x", "--jobs", "7"}) == words{"x"});
   CHECK(rest({"-C", "-j8", "-fj4", "-I", "j"}) == words{"-C", "-j8", "-fj4", "-I", "j"});
   CHECK(rest({"-kC", "dir", "-l", "--", "-j2"}) == words{"-kC", "dir", "-l", "--", "-j2"});

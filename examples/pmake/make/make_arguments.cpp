@@ -12,8 +12,12 @@ bool is_number(const std::string& text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-unsigned number_of(const std::string& text) {
-  return static_cast<unsigned>(std::strtoul(text.c_str(), nullptr, 10));
+bool take_jobs(make_arguments& result, const std::string& value) {
+  // False for what make does not take for a number of jobs: it then says so itself.
+  bool counts = is_number(value) && value.find_first_not_of('0') != value.npos;
+  if (!value.empty() && !counts) return false;
+  result.jobs = static_cast<unsigned>(std::min(std::strtoul(value.c_str(), nullptr, 10), 1'000'000ul));
+  return true;
 }
 
 } // namespace
@@ -27,9 +31,14 @@ make_arguments split_make_arguments(const std::vector<std::string>& given) {
       result.rest.insert(result.rest.end(), given.begin() + static_cast<std::ptrdiff_t>(i), given.end());
       break;
     }
-    if (each.rfind("--jobs", 0) == 0 && (each.size() == 6 || each[6] == '=')) {
-      result.jobs = each.size() > 7 ? number_of(each.substr(7)) : 0;
-      if (each.size() == 6 && has_next && is_number(given[i + 1])) result.jobs = number_of(given[++i]);
+    auto number_after = [&] { return has_next && is_number(given[i + 1]) ? given[++i] : std::string(); };
+    if (each == "--jobs") {
+      if (std::string value = number_after(); !take_jobs(result, value))
+        result.rest.push_back(each + "=" + value);
+      continue;
+    }
+    if (each.rfind("--jobs=", 0) == 0) {
+      if (each.size() == 7 || !take_jobs(result, each.substr(7))) result.rest.push_back(each);
       continue;
     }
     if (each.size() < 2 || each[0] != '-' || each[1] == '-') {
@@ -42,17 +51,15 @@ make_arguments split_make_arguments(const std::vector<std::string>& given) {
       char letter = each[at];
       std::string tail = each.substr(at + 1);
       if (letter == 'j') {
-        std::size_t digits = std::min(tail.find_first_not_of("0123456789"), tail.size());
-        result.jobs = digits > 0 ? number_of(tail.substr(0, digits)) : 0;
-        if (tail.empty() && has_next && is_number(given[i + 1])) result.jobs = number_of(given[++i]);
-        at += digits;
-        continue;
+        std::string value = tail.empty() ? number_after() : tail;
+        if (!take_jobs(result, value)) kept += letter + value;
+        break;
       }
       kept.push_back(letter);
       if (std::string("CfIoW").find(letter) != std::string::npos) {
         if (tail.empty() && has_next) {
-          result.rest.push_back(kept);
-          kept = given[++i];
+          result.rest.insert(result.rest.end(), {kept, given[++i]});
+          kept = "-";
         } else {
           kept += tail;
         }
