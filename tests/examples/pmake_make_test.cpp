@@ -92,7 +92,9 @@ TEST_CASE("the shell that a makefile asks for") {
   CHECK(shell("all:\n\tSHELL=/bin/false true\n") == "/bin/sh");
   CHECK(shell("SHELL = /bin/bash\n") == "/bin/bash");
   CHECK(shell("export SHELL:=/bin/bash # for arrays\n") == "/bin/bash");
-  CHECK(shell("override SHELL ?= \\\n  /bin/bash -e\n") == "/bin/bash");
+  CHECK(shell("override SHELL ?= \\\n  /bin/bash\t-e\n") == "/bin/bash -e");
+  CHECK(shell("SHELL := /usr/bin/env bash\n") == "/usr/bin/env bash");
+  CHECK(shell("SHELL := bash -euo pipefail # strict\n") == "bash -euo pipefail");
   CHECK(shell("B = /bin/bash\nSHELL = $(B)\n") == "/bin/bash");
   CHECK(shell("SHELL = $(shell which bash)\n") == "bash");
   CHECK(shell("SHELL = /no/such/cmd.exe\n") == "/bin/sh");
@@ -149,14 +151,26 @@ TEST_CASE("a line of plain words is started without a shell, as make does") {
   CHECK(split("a b c", 4) == words{"a", "b", "c"});
   CHECK(split("a b c d", 4).empty());
 
-  // A shell would lose a variable whose name it does not take. What is not there is said by the shell.
+  // A shell would lose a variable whose name it does not take. What is not there is said as make says it.
   make_tree tree("export not.a.name = kept\nall: script\n\t@printenv not.a.name\n\t@./script one "
                  "two\n\t@no-such-program x\n"
                  "script:\n\t@printf 'echo script $$1 $$2\\n' >script\n\t@chmod +x script\n");
   auto done = tree.run();
   CHECK(done.status != 0);
   CHECK_THAT(done.out, Contains("kept\nscript one two\n"));
-  CHECK_THAT(done.out, Contains("no-such-program: not found") && Contains("Error 127"));
+  CHECK_THAT(done.out,
+             Contains("make: no-such-program: No such file or directory\n") && Contains("Error 127"));
+  for (const char* each : {"./script", "chdir /", "local x", "done"}) { // which a shell would end otherwise
+    INFO(each);
+    make_tree other("all:\n\t@" + std::string(each) + "\n");
+    other.write("script", "not executable");
+    CHECK_THAT(other.run().out, Contains("all] Error 127"));
+  }
+  // Within a recipe it is a shell.
+  make_tree inside("all:\n\t@x=; $(SHELL) -c 'chdir /' && seq 9000 | xargs $(SHELL) -c 'echo $$# of them'\n");
+  CHECK_THAT(inside.run().out, Contains("8999 of them\n"));
+  make_tree outer("all:\n\t@$(MAKE) --no-print-directory inner\ninner:\n\t@no-such-program x\n");
+  CHECK_THAT(outer.run().out, Contains("make[1]: no-such-program: No such file or directory\n"));
 }
 
 TEST_CASE("make runs as it would alone") {
@@ -176,6 +190,18 @@ TEST_CASE("make runs as it would alone") {
   ended = tree.run("-f nothing");
   CHECK(ended.status == 2);
   CHECK_THAT(ended.out, Contains("nothing: No such file or directory"));
+}
+
+TEST_CASE("the shell of a makefile has options, or is started by another program") {
+  for (const char* shell : {"/usr/bin/env bash", "/bin/bash --norc"}) {
+    make_tree tree("SHELL := " + std::string(shell) +
+                   "\nall:\n\t@a=(1 2 3); echo $${a[2]} nested $$($(SHELL) -c 'b=(4 5); echo $${b[1]}')\n");
+    CHECK(tree.run().out == "3 nested 5\n");
+  }
+  make_tree tree("SHELL = /bin/bash -e\nall:\n\t@false; echo after\n");
+  auto ended = tree.run();
+  CHECK(ended.status == 2);
+  CHECK_THAT(ended.out, Contains("Error 1") && !Contains("after"));
 }
 
 TEST_CASE("makes within makes do not wait for each other, even on one processor") {

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <sstream>
+#include <string>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -246,7 +248,8 @@ void make_server::send_away(client& what) {
   order.words = recipe_words(what.line);
   order.function = !order.words.empty();
   if (!order.function) {
-    order.words.push_back(what.shell);
+    std::istringstream shell(what.shell);
+    for (std::string word; shell >> word;) order.words.push_back(word);
     const char* begin = what.bytes.data() + sizeof(wire::request);
     const char* end = what.bytes.data() + what.bytes.size();
     for (const char* word = begin; word < end; word += std::strlen(word) + 1) order.words.emplace_back(word);

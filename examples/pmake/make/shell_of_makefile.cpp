@@ -59,10 +59,14 @@ private:
   }
 
   void take_shell(const std::string& value) {
-    std::string first = value.substr(0, value.find_first_of(" \t"));
-    if (value.find("$(") == value.npos && !first.empty()) {
-      if (first.find('/') == first.npos || ::access(first.c_str(), X_OK) == 0) shell_ = first;
-      return; // one that is not there belongs to another system
+    std::istringstream words(value);
+    std::string first, option;
+    if (value.find("$(") == value.npos && words >> first) {
+      if (first.find('/') != first.npos && ::access(first.c_str(), X_OK) != 0)
+        return; // one that is not there belongs to another system
+      shell_ = first;
+      while (words >> option) shell_ += " " + option;
+      return;
     }
     if (value.find("bash") != value.npos) shell_ = "bash"; // $(shell which bash) and its like
   }

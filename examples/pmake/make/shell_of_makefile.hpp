@@ -9,7 +9,8 @@
 namespace pmake {
 
 std::string shell_in_makefile(const std::string& path);
-// The last SHELL = ... in it, or in what it includes, that names a shell of this machine; "/bin/sh" when there is none.
+// The last SHELL = ... in it, or in what it includes, that names a shell of this machine, with its options: words with one
+// blank between them. "/bin/sh" when there is none.
 
 std::string shell_for_make(pid_t make);
 // The same for the makefile that this running make reads.

@@ -58,9 +58,28 @@ void leave_signals() {
   ::_exit(128 + signal);
 }
 
+void say(const char* const* parts, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i)
+    if (::write(2, parts[i], std::strlen(parts[i])) < 0) break;
+}
+
+[[noreturn]] void end_as_not_started(const char* program) {
+  const char* reason = std::strerror(errno);
+  const char* level = std::getenv("MAKELEVEL"); // that of this line's make, and one
+  long depth = level != nullptr ? std::strtol(level, nullptr, 10) - 1 : 0;
+  char digits[24];
+  char* number = digits + sizeof digits;
+  *--number = '\0';
+  for (long left = depth; left > 0; left /= 10) *--number = static_cast<char>('0' + left % 10);
+  const char* parts[] = {
+      "make", depth > 0 ? "[" : "", number, depth > 0 ? "]" : "", ": ", program, ": ", reason, "\n"};
+  say(parts, sizeof parts / sizeof *parts);
+  ::_exit(127);
+}
+
 void start_plain_line(const char* shell, char** arguments) {
-  // Make does so too, when its shell is the usual one. Returns when it needs a shell, or there is no such program: the
-  // shell then says so.
+  // Make does so too, when its shell is the usual one, and says itself that there is no such program. Returns when the line
+  // needs a shell.
   if (std::strcmp(shell, usual) != 0 || arguments[1] == nullptr || arguments[2] == nullptr ||
       arguments[3] != nullptr || std::strcmp(arguments[1], "-c") != 0)
     return;
@@ -69,17 +88,30 @@ void start_plain_line(const char* shell, char** arguments) {
   std::size_t size = std::strlen(arguments[2]);
   if (size >= sizeof text) return;
   std::memcpy(text, arguments[2], size + 1);
-  if (split_plain_line(text, words, sizeof words / sizeof *words)) ::execvp(words[0], words);
+  if (!split_plain_line(text, words, sizeof words / sizeof *words)) return;
+  ::execvp(words[0], words);
+  end_as_not_started(words[0]);
 }
 
 [[noreturn]] void become(const char* shell, char** arguments) {
-  start_plain_line(shell, arguments);
-  arguments[0] = const_cast<char*>(shell);
-  ::execvp(shell, arguments);
-  const char* parts[] = {"pmake: ", shell, ": ", std::strerror(errno), "\n"};
-  for (const char* part : parts)
-    if (::write(2, part, std::strlen(part)) < 0) break;
+  // The makefile's shell may have options of its own: they stand before what make has given.
+  static char text[4096];
+  std::strncpy(text, shell, sizeof text - 1);
+  std::size_t given = 0, count = 0;
+  while (arguments[given] != nullptr) ++given;
+  auto** words = static_cast<char**>(std::calloc(given + sizeof text, sizeof(char*)));
+  if (words == nullptr) ::_exit(127);
+  for (char* rest = text; char* word = ::strtok_r(rest, " ", &rest);) words[count++] = word;
+  for (std::size_t i = 1; i < given; ++i) words[count++] = arguments[i];
+  ::execvp(words[0], words);
+  const char* parts[] = {"pmake: ", words[0], ": ", std::strerror(errno), "\n"};
+  say(parts, sizeof parts / sizeof *parts);
   ::_exit(127);
+}
+
+[[noreturn]] void run_line(const char* shell, char** arguments) {
+  start_plain_line(shell, arguments);
+  become(shell, arguments);
 }
 
 bool send_all(int fd, const char* bytes, std::size_t count) {
@@ -175,7 +207,7 @@ int main(int, char** arguments) {
   int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   // Without pmake it is a shell all the same: make may be ending, and run a last line.
   if (fd < 0 || ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
-    become(usual, arguments);
+    run_line(usual, arguments);
 
   for (char** each = arguments + 1; *each != nullptr; ++each)
     asked.bytes += static_cast<std::uint32_t>(std::strlen(*each) + 1);
@@ -196,11 +228,11 @@ int main(int, char** arguments) {
   }
   if (signal_came != 0) die_of(signal_came);
   leave_signals();
-  if (!sent || size < 2 || answer[size - 1] != '\0') become(usual, arguments);
+  if (!sent || size < 2 || answer[size - 1] != '\0') run_line(usual, arguments);
   const char* shell = answer + 1;
   if (answer[0] == wire::run_in_place) {
     ::setenv(wire::place_variable, "1", 1);
     ::setenv(wire::shell_variable, shell, 1);
   }
-  become(shell, arguments);
+  run_line(shell, arguments);
 }
