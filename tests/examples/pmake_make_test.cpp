@@ -276,3 +276,24 @@ TEST_CASE("a make that Ctrl-C ends tells the shell that started it") {
   }
   CHECK(told);
 }
+
+TEST_CASE("a trace has the last line of a make, too, which ends at the same time") {
+  make_tree tree("all:\n\t@echo $$PPID >id; while test ! -e go; do sleep 0.01; done\n");
+  migrate_test::program running(tree.command("'" MIGRATE_EXAMPLES_DIR "/pmake' --trace trace.json make"),
+                                {{"MAKEFLAGS", ""}});
+  auto until = [deadline = std::chrono::steady_clock::now() + 30s](auto&& holds) {
+    while (!holds()) {
+      REQUIRE(std::chrono::steady_clock::now() < deadline);
+      ::usleep(2000);
+    }
+  };
+  std::string id;
+  until([&] { return (id = text_of(tree.folder.path / "id")).find('\n') != id.npos; });
+  id.pop_back();
+  ::kill(running.id(), SIGSTOP); // pmake sees both ends at once
+  tree.write("go", "");
+  until([&] { return text_of("/proc/" + id + "/stat").find(") Z ") != std::string::npos; });
+  ::kill(running.id(), SIGCONT);
+  CHECK(running.wait(20s) == 0);
+  CHECK_THAT(text_of(tree.folder.path / "trace.json"), Contains("\"ph\":\"X\""));
+}

@@ -124,6 +124,15 @@ void make_server::serve(pid_t make, const sigset_t& mask) {
     give_places();
   }
   ::close(ended);
+  for (auto each = running_.begin(); each != running_.end();) { // the ends that came with make's
+    pollfd end{each->second.fd, POLLIN, 0};
+    if (::poll(&end, 1, 0) <= 0) {
+      ++each;
+      continue;
+    }
+    ended_here(each->second);
+    each = running_.erase(each);
+  }
 }
 
 std::string make_server::summary() const {

@@ -30,8 +30,9 @@ double trace::microseconds(std::chrono::steady_clock::time_point when) const {
 unsigned trace::row_of(const std::string& host) {
   auto [found, fresh] = hosts_.try_emplace(host, static_cast<unsigned>(hosts_.size()) + 1);
   if (fresh)
-    append(formatted("{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":%u,\"args\":{\"name\":\"%s\"}}",
-                     found->second, host.empty() ? "this host" : json_escaped(host).c_str()));
+    append(
+        formatted("{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":%u,\"tid\":0,\"args\":{\"name\":\"%s\"}}",
+                  found->second, host.empty() ? "this host" : json_escaped(host).c_str()));
   return found->second;
 }
 
