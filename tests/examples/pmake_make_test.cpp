@@ -204,6 +204,14 @@ TEST_CASE("the shell of a makefile has options, or is started by another program
   CHECK_THAT(ended.out, Contains("Error 1") && !Contains("after"));
 }
 
+TEST_CASE("a make that is started by its name has the shell of its own makefile") {
+  make_tree tree("all:\n\t@make --no-print-directory -f inner\n");
+  tree.write(
+      "inner",
+      "SHELL = /bin/bash\nall:\n\t@a=(1 2 3); echo $${a[2]} $$($(SHELL) -c 'b=(4 5); echo $${b[1]}')\n");
+  CHECK_THAT(tree.run("", "taskset -c 0 ").out, Contains("3 5\n"));
+}
+
 TEST_CASE("makes within makes do not wait for each other, even on one processor") {
   make_tree tree("all: a b\na b:\n\t@$(MAKE) --no-print-directory -C sub $@\n");
   tree.write("sub/Makefile", "a b:\n\t@$(MAKE) --no-print-directory -C sub $@\n");

@@ -265,7 +265,10 @@ void make_server::send_away(client& what) {
   }
   order.folder = seen.folder;
   order.environment = std::move(seen.environment);
-  order.environment.push_back(std::string(wire::place_variable) + "=1");
+  std::string level = "1";
+  for (const std::string& each : order.environment)
+    if (each.rfind("MAKELEVEL=", 0) == 0) level = each.substr(each.find('=') + 1);
+  order.environment.push_back(std::string(wire::place_variable) + "=" + level);
   order.environment.push_back(std::string(wire::shell_variable) + "=" + what.shell);
   order.mask = seen.mask;
   order.outputs = outputs_named(what.line);

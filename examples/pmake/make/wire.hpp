@@ -16,7 +16,7 @@ namespace pmake::wire {
 inline constexpr const char* socket_variable = "PMAKE_SOCKET"; // where pmake listens
 inline constexpr const char* shell_variable = "PMAKE_SHELL";   // the shell meant, for shells within a place
 inline constexpr const char* place_variable =
-    "PMAKE_PLACE"; // set within a place: what is started there has it already
+    "PMAKE_PLACE"; // set within a place to its MAKELEVEL: what is started there has it already
 
 struct request {
   std::uint32_t bytes;     // of the words that follow

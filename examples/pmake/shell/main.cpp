@@ -195,12 +195,16 @@ bool jobserver_is_open() {
 
 int main(int, char** arguments) {
   const char* path = std::getenv(wire::socket_variable);
-  if (path == nullptr || std::getenv(wire::place_variable) != nullptr) {
+  const char* level = std::getenv("MAKELEVEL");
+  const char* place = std::getenv(wire::place_variable);
+  // A make that a line starts unseen, by its name, may mean another shell. Its lines have that one's place.
+  bool unseen = place != nullptr && level != nullptr && std::strcmp(place, level) != 0;
+  if (path == nullptr || (place != nullptr && !unseen)) {
     const char* shell = std::getenv(wire::shell_variable);
     become(shell != nullptr ? shell : usual, arguments);
   }
 
-  wire::request asked = {0, jobserver_is_open() ? 1u : 0u}; // before anything else gets that number
+  wire::request asked = {0, unseen || jobserver_is_open() ? 1u : 0u}; // before anything else gets that number
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   std::strncpy(address.sun_path, path, sizeof address.sun_path - 1);
@@ -230,8 +234,8 @@ int main(int, char** arguments) {
   leave_signals();
   if (!sent || size < 2 || answer[size - 1] != '\0') run_line(usual, arguments);
   const char* shell = answer + 1;
-  if (answer[0] == wire::run_in_place) {
-    ::setenv(wire::place_variable, "1", 1);
+  if (answer[0] == wire::run_in_place || unseen) {
+    ::setenv(wire::place_variable, level != nullptr ? level : "1", 1);
     ::setenv(wire::shell_variable, shell, 1);
   }
   run_line(shell, arguments);
