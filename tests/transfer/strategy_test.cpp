@@ -130,6 +130,26 @@ TEST_CASE("a task that moves itself has the memory that it wrote, by each strate
   CHECK(right);
 }
 
+TEST_CASE("what a task has written since the last round arrives, however much that is") {
+  // Into one offer, ahead of it in pieces, and more than goes with a freeze.
+  for (std::size_t bytes : {std::size_t{100} << 10, std::size_t{1} << 20, std::size_t{24} << 20})
+    for (transfer how : {transfer::pre_copy, transfer::pre_flush}) {
+      CAPTURE(bytes, std::string(name_of(how)));
+      std::uint64_t moves = migrate_test::run([bytes, how] {
+        auto writer = start_writer({.name = "writer"}, bytes);
+        for (std::size_t i = 0; i < 3; ++i) {
+          std::error_code code;
+          do {
+            writer.migrate_to(other_than(writer.where(), i), how, code);
+          } while (code == errc::move_in_progress);
+        }
+        send(writer.id(), true);
+        return writer.join();
+      });
+      CHECK(moves >= 3);
+    }
+}
+
 TEST_CASE("a task's own strategy is used when a move names none") {
   if (torture()) return;
   std::uint64_t before = migrate_test::statistics().moves_by(transfer::pre_flush);

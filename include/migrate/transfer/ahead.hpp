@@ -66,15 +66,15 @@ private:
 
 inline bool transfer_engine::begin_rounds(resident& task, transfer how) {
   move_order& order = *task.move;
-  memory_survey memory = survey_memory(*task.control, with_.scanner);
-  if (memory.dirty_bytes <= with_.most_inline || !tracker_.watch(task.control->region)) return false;
+  std::vector<page_range> live = live_memory(*task.control);
+  if (!more_dirty_than(with_.most_inline, live, with_.scanner) || !tracker_.watch(task.control->region)) return false;
   auto made = std::make_shared<carriage>(
       task, order.target, *strategy_of(how == transfer::automatic ? transfer::pre_flush : how), task.epoch);
   made->compress = compressor(compression_to(order.target));
-  made->watched = std::move(memory.live);
+  made->watched = std::move(live);
   char* high = page_floor(const_cast<char*>(task.control->heap.high_water()) + page_size - 1);
   char* end = task.control->region.base() + task.control->region.size();
-  if (high < end) made->watched.push_back({high, static_cast<std::size_t>(end - high)}); // where it grows
+  made->watched.push_back({high, static_cast<std::size_t>(end - high)}); // where it grows
   made->base = image_of(task.id);
   made->runs = true;
   made->stays = order.checkpoint;
@@ -91,7 +91,7 @@ inline bool transfer_engine::begin_rounds(resident& task, transfer how) {
   }
   scheduler::answered(task, want_move);
   this_scheduler->thaw(task); // from here on the order may go, with the task
-  (made->stays ? keepers_ : movers_).push([this, made, undecided] { run_rounds(made, undecided); });
+  (made->stays ? keepers_ : rounds_).push([this, made, undecided] { run_rounds(made, undecided); });
   return true;
 }
 // False: the task is to be frozen at once, as it stands.
@@ -103,7 +103,7 @@ inline void transfer_engine::run_rounds(const std::shared_ptr<carriage>& from, b
   carriage& c = *from;
   std::string why_so;
   try {
-    std::size_t before = ~std::size_t{0};
+    std::size_t before = ~std::size_t{0}, last = 0;
     if (c.stays || begin(c)) {
       if (undecided) why_so = decide(c);
       // At least the first, since the freeze looks only for what was written after it. What a checkpoint is based on has
@@ -111,12 +111,13 @@ inline void transfer_engine::run_rounds(const std::shared_ptr<carriage>& from, b
       while (!c.hurry.load() || !(c.looked || c.stays)) {
         fault_point("source.round");
         std::vector<page_range> pages = take_written(c);
-        std::size_t bytes = size_of(pages);
+        const std::size_t bytes = last = size_of(pages);
         if (bytes == 0 || !(this->*c.how->carry)(c, pages)) break;
         if (++c.rounds == most || bytes <= enough || bytes > before / 4 * 3) break;
         before = bytes;
       }
-      if (c.stays) c.rest.prepare(2 * enough);
+      constexpr std::size_t most_prepared = std::size_t{16} << 20;
+      if (c.stays) c.rest.prepare(std::clamp(2 * last, 2 * enough, most_prepared));
     }
   } catch (const error& reason) {
     c.fail({reason.code(), reason.what()});
@@ -290,6 +291,37 @@ inline bool transfer_engine::send_pages(carriage& c, const std::vector<page_rang
   return sent;
 }
 
+inline memory_survey transfer_engine::send_rest(resident& task, carriage& c) {
+  // Looks for what the rounds have left. What is found goes at once, so that the target lays it while the next is looked
+  // for; the last of it goes with the offer. Should it be too much for that, little has gone in vain.
+  constexpr std::size_t piece = 128 * 1024;
+  std::size_t sent = 0;
+  return survey_written(*task.control, with_.scanner, helpers_, [&](memory_survey& found) {
+    while (found.dirty_bytes > piece && sent < most_ahead_of_offer && !c.why().code) {
+      std::vector<page_range> part;
+      std::size_t bytes = 0;
+      auto range = found.dirty.begin();
+      for (; bytes < piece; ++range) {
+        std::size_t now = std::min(range->bytes, piece - bytes);
+        part.push_back({range->address, now});
+        bytes += now;
+        if (now < range->bytes) {
+          range->address += now;
+          range->bytes -= now;
+          break;
+        }
+      }
+      found.dirty.erase(found.dirty.begin(), range);
+      found.dirty_bytes -= bytes;
+      if (!send_pages(c, part, false)) return;
+      c.gone.insert(c.gone.end(), part.begin(), part.end());
+      c.bytes += bytes;
+      sent += bytes;
+    }
+  });
+}
+// Of what it returns `dirty` has not gone.
+
 inline void transfer_engine::send_frozen(resident& task, memory_survey&& memory, byte_writer&& bundle) {
   // Too much for one message: the offer follows when the target has it all.
   move_order& order = *task.move;
@@ -415,7 +447,7 @@ inline void transfer_engine::forget_carriage(carriage& c, bool moved) noexcept {
     auto found = carriages_.find(c.id);
     if (found != carriages_.end() && found->second.get() == &c) carriages_.erase(found);
   }
-  if (c.runs) tracker_.forget(c.region);
+  if (c.runs && !c.closes) tracker_.forget(c.region, static_cast<std::size_t>(c.watched.back().address - c.region.base()));
   if (!moved && c.begun)
     send_message(with_.network, c.target, [&](protocol::Message::Builder message) {
       auto drop = message.initDropAhead();
@@ -455,6 +487,8 @@ inline void transfer_engine::stop() noexcept {
     for (auto& [id, each] : carriages_) all.push_back(each);
   }
   for (auto& each : all) each->end();
+  rounds_.stop();
+  helpers_.stop();
   movers_.stop();
   keepers_.stop();
   finishers_.stop();

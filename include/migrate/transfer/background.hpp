@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include <sys/resource.h>
+
 namespace migrate::detail {
 
 class background {
@@ -19,9 +21,15 @@ public:
   background(const background&) = delete;
   background& operator=(const background&) = delete;
 
-  void start(std::size_t count) {
-    while (threads_.size() < count) threads_.emplace_back([this] { run(); });
+  void start(std::size_t count, int stands_back = 0) {
+    while (threads_.size() < count)
+      threads_.emplace_back([this, stands_back] {
+        if (stands_back != 0) ::setpriority(PRIO_PROCESS, 0, ::getpriority(PRIO_PROCESS, 0) + stands_back);
+        run();
+      });
   }
+  std::size_t threads() const noexcept { return threads_.size(); }
+  // stands_back: by how much nicer the threads are than the one that starts them (nice(2); on Linux each has its own).
   // Not from a task: a thread inherits the canary and the pointer guard of the one that starts it.
 
   void push(std::function<void()> job) {

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include <migrate/memory/spare_pages.hpp>
 #include <migrate/rpc/identity.hpp>
 #include <migrate/store/image.hpp>
 #include <migrate/store/page_run.hpp>
@@ -26,6 +27,8 @@
 #include <migrate/transfer/strategy.hpp>
 
 namespace migrate::detail {
+
+inline constexpr std::size_t most_ahead_of_offer = std::size_t{2} << 20; // bytes of what a freeze finds
 
 class page_copy {
   // Pages of a task as they were when it stood still.
@@ -136,17 +139,19 @@ struct carriage {
   const node_id target;
   const strategy* how;
   const std::uint64_t epoch;
-  std::vector<page_range> watched; // what is looked through in each round
+  std::vector<page_range> watched; // what is looked through in each round; the last is where the task grows
   image base;                      // that the memory was based on before
   image newest;                    // that the rounds have made
   bool begun = false;              // the target has been told to receive
   bool runs = false;               // the task does, meanwhile
   bool looked = false;             // at all of it, once
+  bool closes = false;             // the region is about to be closed, and nothing of it watched any more
   std::size_t bytes = 0;           // sent or written so far
   compressor compress{compression::never}; // what goes straight
   unsigned rounds = 0;
   std::atomic<bool> hurry{false}; // somebody waits for the freeze
   memory_survey memory;           // of the frozen task: what of it goes with the offer
+  std::vector<page_range> gone;   // of its rest, before the offer
   byte_writer bundle;
 
   // Of a checkpoint, for which the task stays:
@@ -179,6 +184,7 @@ struct reception {
   char* end = nullptr;  // of what lies there
   image laid;
   page_decompressor decompress; // on the I/O thread
+  spare_pages spare;    // for what comes in the freeze
 };
 
 } // namespace migrate::detail

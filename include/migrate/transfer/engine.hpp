@@ -1,6 +1,7 @@
 // The transfer engine: freezes a task, offers it, and hands it over once home has granted the claim.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -8,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -81,9 +83,11 @@ public:
 
   explicit transfer_engine(parts with) : with_(with) {
     if (tracker_.served()) with_.scanner.protect_by(tracker_.descriptor());
-    movers_.start(2); // so that a short move does not wait for a long one
+    rounds_.start(2, behind_workers); // so that a short move does not wait for a long one
+    helpers_.start(std::clamp(std::thread::hardware_concurrency() / 2, 1u, 4u));
+    movers_.start(2);
     receivers_.start(2);
-    keepers_.start(1);
+    keepers_.start(1, behind_workers);
     finishers_.start(1);
   }
   ~transfer_engine() { stop(); }
@@ -211,6 +215,7 @@ private:
   bool measure_link(carriage& c, std::size_t bytes, std::chrono::steady_clock::time_point begun);
   bool carry_by_image(carriage& c, const std::vector<page_range>& pages);
   bool send_pages(carriage& c, const std::vector<page_range>& pages, bool last);
+  memory_survey send_rest(resident& task, carriage& c);
   void send_frozen(resident& task, memory_survey&& memory, byte_writer&& bundle);
   static std::size_t size_of(const std::vector<page_range>& pages) noexcept;
   void note_speed(std::unordered_map<node_id, double>& of, node_id target, std::size_t bytes,
@@ -266,6 +271,8 @@ private:
   image image_of(task_id task);
   std::vector<std::byte> image_manifest(task_id task);
 
+  static constexpr int behind_workers = 12; // nicer, which is a fifteenth of their share where all want the processor
+
   parts with_;
   move_recorder recorder_;
   std::atomic<bool> closed_{false};
@@ -291,7 +298,9 @@ private:
   std::unordered_map<node_id, double> links_, stores_; // bytes a second that went to it straight, and by the image
   std::atomic<bool> stopping_{false};
   write_tracker tracker_;
-  background movers_;    // for carriages, whose targets they wait for
+  background rounds_;    // of tasks that run
+  background helpers_;   // to look through a frozen task's memory, for which nobody waits
+  background movers_;    // for carriages of frozen tasks; these and the rounds wait for their targets
   background keepers_;   // for rounds of checkpoints, which no move has to wait for
   background finishers_; // for the last step of a checkpoint, which a move of its task waits for
   background receivers_; // for receptions, which wait for nobody elsewhere: two nodes may each wait for the other

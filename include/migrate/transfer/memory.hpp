@@ -11,6 +11,7 @@
 #include <migrate/store/image.hpp>
 #include <migrate/store/page_run.hpp>
 #include <migrate/task/control_block.hpp>
+#include <migrate/transfer/last_look.hpp>
 
 namespace migrate::detail {
 
@@ -82,16 +83,33 @@ inline memory_survey survey_memory(control_block& control, page_scanner& scanner
   return found;
 }
 
-inline memory_survey survey_written(control_block& control, page_scanner& scanner) {
-  // The same of a task whose region a write_tracker watches: `dirty` is what was written since it was last taken.
+template <class F>
+memory_survey survey_written(control_block& control, page_scanner& scanner, background& helpers, F&& each) {
+  // The same of a task whose region a write_tracker watches: `dirty` is what was written since it was last taken. After
+  // each finding each(memory_survey&) may take of it what it likes.
   memory_survey found;
   found.live = live_memory(control);
-  for (const page_range& range : found.live)
-    scanner.for_each_written_range(range.address, range.bytes, [&](char* address, std::size_t bytes) {
-      add_range(found.dirty, address, bytes);
-      found.dirty_bytes += bytes;
-    });
+  look_for_written(found.live, scanner, helpers, [&](char* address, std::size_t bytes) {
+    add_range(found.dirty, address, bytes);
+    found.dirty_bytes += bytes;
+    each(found);
+  });
   return found;
+}
+
+inline bool more_dirty_than(std::size_t bytes, const std::vector<page_range>& live, page_scanner& scanner) {
+  // As far as can be seen without holding the task up: what is not looked at counts.
+  constexpr std::size_t step = std::size_t{1} << 20, most_looked_at = std::size_t{8} << 20;
+  std::size_t dirty = 0, looked_at = 0;
+  for (const page_range& range : live)
+    for (std::size_t done = 0; done < range.bytes;) {
+      std::size_t now = std::min(range.bytes - done, step);
+      if ((looked_at += now) > most_looked_at) return true;
+      scanner.for_each_dirty_range(range.address + done, now, [&](char*, std::size_t some) { dirty += some; });
+      if (dirty > bytes) return true;
+      done += now;
+    }
+  return false;
 }
 
 } // namespace migrate::detail

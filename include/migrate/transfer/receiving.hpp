@@ -120,6 +120,7 @@ inline void transfer_engine::on_pages(node_id source, protocol::PagesAhead::Read
   try {
     bool good = for_each_range_ahead(into->region, message, attachment, into->decompress,
                                      [&](char* to, const kj::byte* from, std::size_t bytes) {
+                                       if (into->spare.put(to, from, bytes)) return;
                                        constexpr std::size_t worth = 16 * page_size; // one call for many faults
                                        if (bytes >= worth) populate(to, bytes);
                                        std::memcpy(to, from, bytes);
@@ -152,7 +153,9 @@ inline void transfer_engine::on_lay(node_id source, protocol::ImageAhead::Reader
     failure why;
     fault_point("target.laying");
     try {
+      const bool first = !into->laid.valid();
       lay_image(*into, id, image::parse(manifest));
+      if (first) into->spare.prepare(most_ahead_of_offer);
     } catch (const error& reason) {
       why = {reason.code(), reason.what()};
     } catch (const std::exception& reason) {

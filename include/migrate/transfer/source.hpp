@@ -224,7 +224,11 @@ inline void transfer_engine::depart(resident& task) {
     return;
   }
   memory_survey memory =
-      carried != nullptr ? survey_written(*task.control, with_.scanner) : survey_memory(*task.control, with_.scanner);
+      carried != nullptr ? send_rest(task, *carried) : survey_memory(*task.control, with_.scanner);
+  if (carried != nullptr && (refused = carried->why()).code) {
+    give_up(task, std::move(refused));
+    return;
+  }
   {
     held guard(task.lock);
     order.bytes = memory.dirty_bytes;
@@ -249,6 +253,7 @@ inline void transfer_engine::depart(resident& task) {
   if (carried != nullptr) order.offered = carried->newest;
   if (!with_pages) {
     fault_point("source.flushing");
+    if (carried != nullptr) memory.dirty.insert(memory.dirty.end(), carried->gone.begin(), carried->gone.end());
     order.offered = with_.images->commit(task.id, task.control->region, base.valid() ? &base : nullptr,
                                          memory.dirty, memory.live, {});
     fault_point("source.flushed");
@@ -447,7 +452,10 @@ inline void transfer_engine::vacate(resident& task) {
     sources_.erase(id);
     unsure_.erase(id);
   }
-  if (order->carried) put_away(*order->carried, true);
+  if (order->carried) {
+    order->carried->closes = static_cast<std::size_t>(touched_end - region.base()) > vacated_regions::largest;
+    put_away(*order->carried, true);
+  }
   if (task.open_call != 0) with_.calls.close(task.open_call);
   with_.departed.note(region, id, task.control->name, order->target);
   scheduler::answered(task, want_move);

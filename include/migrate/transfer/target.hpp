@@ -154,7 +154,8 @@ inline void transfer_engine::lay_out(resident& task) {
         throw error(errc::image_foreign, "the offer's image is of task " + to_string(newest.task()));
       with_.images->resume_into(newest, base);
     }
-    for_each_range(from, [](const page_range& range, const std::byte* bytes) {
+    for_each_range(from, [&](const page_range& range, const std::byte* bytes) {
+      if (from.ahead && from.ahead->spare.put(range.address, bytes, range.bytes)) return;
       constexpr std::size_t worth = 16 * page_size; // one call for many faults
       if (range.bytes >= worth) populate(range.address, range.bytes);
       std::memcpy(range.address, bytes, range.bytes);
@@ -295,6 +296,7 @@ inline void transfer_engine::granted(resident& task) {
   fault_point("target.taken");
   with_.departed.forget(control.region);
   with_.home.arrived(control.region, id);
+  const std::shared_ptr<reception> ahead = std::move(order->incoming->ahead); // what it keeps goes when the task runs
   delete order;
   task.hides_pages = with_.pages.hides_from_kernel(id);
   const bool has_memory = with_.pages.begin(id);
