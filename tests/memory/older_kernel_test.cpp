@@ -91,12 +91,12 @@ TEST_CASE("without asynchronous protection a served one lists what was written, 
   writer.join();
   for (std::size_t page : taken(scanner, true)) seen[page] = true;
   for (std::size_t i = 16; i < 32; ++i) CHECK(seen[i]);
-  tracker->forget(its_region);
+  tracker->forget(its_region, its_region.size());
   *region.page(1) = 'c'; // nobody is told, and nobody waits
   REQUIRE(tracker->watch(its_region));
   pages again = taken(scanner, true);
   CHECK(std::count(again.begin(), again.end(), 2) == 1); // what was protected before counts as never taken
-  tracker->forget(its_region);
+  tracker->forget(its_region, its_region.size());
 }
 
 namespace {
