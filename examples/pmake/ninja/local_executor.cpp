@@ -226,6 +226,8 @@ std::vector<edge*> local_executor::stop() {
       int status;
       while (::waitpid(each.id, &status, 0) < 0 && errno == EINTR) {
       }
+      // Those that it has left behind are killed, and may take a moment to be gone; a zombie may stay for longer.
+      for (int round = 0; !console && round < 50 && ::kill(-each.id, 0) == 0; ++round) ::poll(nullptr, 0, 1);
     }
     if (each.output >= 0) ::close(each.output);
     if (each.ended >= 0) ::close(each.ended);
