@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what is missing, builds everything and runs all tests with GCC, optimised, and with Clang, not optimised, as
-# in a user's debug build. Arguments choose among gcc, clang, static, sanitize and thread; the last three run some of the
-# tests: in static executables, under the address and undefined-behaviour sanitizers, and under ThreadSanitizer
-# (docs/design.md says which, and why not the others).
+# in a user's debug build, but for what takes long and depends on no compiler. Arguments choose among gcc, clang, static,
+# sanitize and thread; the last three run some of the tests: in static executables, under the address and
+# undefined-behaviour sanitizers, and under ThreadSanitizer (docs/design.md says which, and why not the others).
 set -eu
 source=$(cd "$(dirname "$0")/.." && pwd)
 . "$source/.ci/common.sh"
@@ -111,7 +111,7 @@ for stage; do
       run_stage gcc '-O2 -g0' '^none$' -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++
       ;;
     clang)
-      run_stage clang '-O0 -g0' '^(package|nobody)$' -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
+      run_stage clang '-O0 -g0' '^(package|nobody|once)$' -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
         -DMIGRATE_BUILD_BENCHMARKS=OFF
       ;;
     static)

@@ -1,4 +1,4 @@
-# Each header of the library compiles alone. Checked without code being made, which takes a third of the time.
+# Each header of the library that others than the node include compiles alone. Checked without code being made, which takes a third of the time.
 execute_process(
   COMMAND "${CMAKE_COMMAND}" -S "${source}" -B "${build}" -G "${generator}" -DCMAKE_BUILD_TYPE=Debug
     "-DCMAKE_CXX_COMPILER=${compiler}" "-DCMAKE_CXX_COMPILER_LAUNCHER=${source}/.ci/parse-only"
