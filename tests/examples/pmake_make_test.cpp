@@ -49,7 +49,7 @@ struct make_tree {
   };
   ended run(const std::string& arguments = "", const std::string& before = "") const {
     migrate_test::program running(command("'" MIGRATE_EXAMPLES_DIR "/pmake' make " + arguments, before),
-                                  {{"MAKEFLAGS", ""}});
+                                  {{"MAKEFLAGS", ""}, {"PATH", "/usr/local/bin:/usr/bin:/bin"}});
     int status = running.wait(60s);
     return {status, running.rest()};
   }
