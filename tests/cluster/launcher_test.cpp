@@ -503,7 +503,9 @@ TEST_CASE("everything stands still, and goes on") {
   CHECK(answered(10s));
   tell_warden(one.grant, "stop");
   tell_warden(one.grant, "end 0");
-  CHECK(one.report().what == kind::gone);
+  auto gone = one.report();
+  CHECK(gone.what == kind::gone);
+  CHECK(gone.text == "it was ended at once");
 }
 
 TEST_CASE("a limit on memory") {

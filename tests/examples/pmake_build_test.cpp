@@ -148,6 +148,9 @@ TEST_CASE("what a killed command has half written is removed, and what one that 
   CHECK_FALSE(tree.has("within"));
   CHECK_THAT(ended.out, Contains("removed what it had written: it was killed"));
   CHECK(tree.has("report"));
+  // Nothing is said to be removed where nothing was written.
+  tree.write("build.ninja", "rule sh\n  command = kill -9 $$$$\nbuild killed: sh\n");
+  CHECK_THAT(tree.run().out, Contains("FAILED: killed") && !Contains("removed"));
 }
 
 TEST_CASE("a hundred megabytes of errors are shown whole, between the lines of others") {
@@ -347,6 +350,12 @@ TEST_CASE("a trace has a row for each place where commands ran") {
   CHECK(std::count(trace.begin(), trace.end(), '[') == std::count(trace.begin(), trace.end(), ']'));
   CHECK_THAT(trace, Contains("\"name\":\"this host\"") && Contains("\"name\":\"slot 0\"") &&
                         Contains("\"name\":\"c\"") && Contains("\\\"quoted\\\\"));
+  auto count = [&](const std::string& what) {
+    std::size_t times = 0;
+    for (std::size_t at = 0; (at = trace.find(what, at)) != trace.npos; ++at) ++times;
+    return times;
+  };
+  CHECK(count("\"tid\":") == count("\"ph\":"));
   auto refused = tree.run("--trace nowhere/trace.json");
   CHECK(refused.status == 1);
   CHECK_THAT(refused.out, Contains("opening trace 'nowhere/trace.json': No such file or directory"));

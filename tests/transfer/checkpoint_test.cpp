@@ -3,6 +3,7 @@
 #include "../support/cluster.hpp"
 #include "../support/folder.hpp"
 #include "../support/program.hpp"
+#include "witness.hpp"
 
 #include <algorithm>
 #include <csignal>
@@ -24,7 +25,7 @@
 #include <migrate/streams.hpp>
 
 using namespace migrate;
-using migrate_test::folder;
+using migrate_test::folder, migrate_test::lines_of, migrate_test::note, migrate_test::wanted;
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
@@ -34,25 +35,6 @@ const migrate_test::no_cluster_of_its_own here;
 
 // Node 1 is everybody's home. A task writes down all that it does, so that two runners, or one that was restarted from
 // where it should not, would be seen.
-
-void note(const std::string& file, const std::string& line) {
-  int to = ::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-  std::string text = line + "\n";
-  if (to < 0 || ::write(to, text.data(), text.size()) < 0) std::abort();
-  ::close(to);
-}
-
-std::vector<std::string> lines_of(const std::string& file) {
-  std::vector<std::string> all;
-  std::ifstream lines(file);
-  for (std::string line; std::getline(lines, line);) all.push_back(line);
-  return all;
-}
-
-std::string wanted(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 void say(const std::string& line) {
   std::printf("%s\n", line.c_str());
@@ -431,8 +413,7 @@ const migrate_test::scenario_entry at_work{
         for (int i = 0; i < 10000; ++i) its.step();
         return its.whole() ? static_cast<int>(this_task::restarts()) : -1;
       });
-      while (lines_of(file).empty())
-        migrate_test::run([] { this_task::sleep_for(1ms); });
+      while (lines_of(file).empty()) migrate_test::run([] { this_task::sleep_for(1ms); });
       for (int i = 0; i < 3; ++i) {
         try {
           worker.checkpoint();

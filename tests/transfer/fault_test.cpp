@@ -3,6 +3,7 @@
 #include "../support/cluster.hpp"
 #include "../support/folder.hpp"
 #include "../support/program.hpp"
+#include "witness.hpp"
 
 #include <algorithm>
 #include <filesystem>
@@ -16,7 +17,7 @@
 #include <migrate/nodes.hpp>
 
 using namespace migrate;
-using migrate_test::folder;
+using migrate_test::folder, migrate_test::lines_of, migrate_test::note, migrate_test::wanted;
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
@@ -28,18 +29,6 @@ constexpr int ticks = 20;
 
 // A task of node 1 goes to node FROM undisturbed and then to node TO; somebody dies there. It writes down all that
 // it does: two runners would both be seen.
-
-void note(const std::string& file, const std::string& line) {
-  int to = ::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-  std::string text = line + "\n";
-  if (to < 0 || ::write(to, text.data(), text.size()) < 0) std::abort();
-  ::close(to);
-}
-
-std::string wanted(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 std::uint64_t journey(std::string file, node_id from, node_id to, std::size_t bytes) {
   std::vector<std::uint64_t> data(bytes / 8);
@@ -120,8 +109,7 @@ result play(const std::string& fault, int from, int to, std::size_t bytes, bool 
     seen.status = cluster.wait(40s);
     seen.outcome = cluster.line(0s);
   }
-  std::ifstream lines(file);
-  for (std::string line; std::getline(lines, line);) seen.lines.push_back(line);
+  seen.lines = lines_of(file);
   return seen;
 }
 

@@ -33,8 +33,7 @@ const no_cluster_of_its_own here;
 constexpr std::size_t words = (6 << 20) / 8;
 
 std::string worker(std::string file, bool limited, bool asks_itself, task_id parent) {
-  std::vector<std::uint64_t> data(words);
-  for (std::size_t i = 0; i < words; ++i) data[i] = i;
+  written_words memory(words);
   this_task::migrate_to(node_id(2));
   if (asks_itself) this_task::checkpoint();
   if (limited) {
@@ -45,10 +44,8 @@ std::string worker(std::string file, bool limited, bool asks_itself, task_id par
     ::setrlimit(RLIMIT_FSIZE, &little);
   }
   send(parent, 1);
-  std::uint64_t turn = 0;
   auto step = [&] {
-    for (std::size_t i = turn % 7; i < words; i += 512 * 7) ++data[i];
-    ++turn;
+    memory.write();
     this_task::poll();
   };
   std::string said;
@@ -60,11 +57,7 @@ std::string worker(std::string file, bool limited, bool asks_itself, task_id par
     said = again ? "restarted, " : code == errc::store_full ? "full, " : std::to_string(code.value()) + ", ";
   }
   while (!is_there(file + ".stop")) step();
-  for (std::uint64_t back = turn; back-- > 0;)
-    for (std::size_t i = back % 7; i < words; i += 512 * 7) --data[i];
-  for (std::size_t i = 0; i < words; ++i)
-    if (data[i] != i) return said + "wrong";
-  return said + "right on " + to_string(this_task::node());
+  return said + (memory.wrong() > 0 ? "wrong" : "right on " + to_string(this_task::node()));
 }
 
 std::string watch(std::string file, std::string filler, bool limited, std::string what) {

@@ -31,14 +31,11 @@ constexpr int ticks = 10;
 constexpr node_id home{3};
 
 std::uint64_t traveller(std::string file, node_id from, task_id parent) {
-  std::vector<std::uint64_t> data(words);
-  for (std::size_t i = 0; i < words; ++i) data[i] = i;
+  written_words memory(words);
   if (from != home) this_task::migrate_to(from);
   send(parent, 1);
-  std::uint64_t turn = 0;
   while (!is_there(file + ".stop")) {
-    for (std::size_t i = turn % 7; i < words; i += 512 * 7) ++data[i];
-    ++turn;
+    memory.write();
     this_task::poll();
   }
   note(file, "after " + to_string(this_task::node()));
@@ -46,10 +43,7 @@ std::uint64_t traveller(std::string file, node_id from, task_id parent) {
     note(file, "tick " + std::to_string(i));
     this_task::yield();
   }
-  for (std::uint64_t back = turn; back-- > 0;)
-    for (std::size_t i = back % 7; i < words; i += 512 * 7) --data[i];
-  std::uint64_t wrong = 0;
-  for (std::size_t i = 0; i < words; ++i) wrong += data[i] != i;
+  const std::uint64_t wrong = memory.wrong();
   note(file, wrong == 0 ? "memory right" : "memory wrong");
   return wrong;
 }
@@ -178,7 +172,8 @@ void check(const row& what, const result& seen) {
                           [](auto& each) { return each.starts_with("tick "); }) == ticks);
   }
   // Without its source it may touch what is missing before it says anything.
-  const bool may_be_silent = what.where == homes::source && what.how == transfer::on_reference && after.empty();
+  const bool may_be_silent =
+      what.where == homes::source && what.how == transfer::on_reference && after.empty();
   if (said.starts_with("said 0 ") && !may_be_silent)
     CHECK(after == "after " + std::string(what.where == homes::target ? "3" : "2"));
   // Nobody answers for the task any more.

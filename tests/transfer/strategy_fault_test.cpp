@@ -3,6 +3,7 @@
 #include "../support/cluster.hpp"
 #include "../support/folder.hpp"
 #include "../support/program.hpp"
+#include "witness.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -23,7 +24,8 @@
 #include <migrate/nodes.hpp>
 
 using namespace migrate;
-using migrate_test::folder;
+using migrate_test::folder, migrate_test::lines_of, migrate_test::note, migrate_test::wanted,
+    migrate_test::written_words;
 using namespace std::chrono_literals;
 
 namespace {
@@ -36,35 +38,13 @@ const migrate_test::no_cluster_of_its_own here;
 constexpr std::size_t words = (6 << 20) / 8;
 constexpr int ticks = 20;
 
-void touch(const std::string& text) {
-  // The system's own calls do not fetch what is not there yet, for a user without rights: see docs/design.md.
-  const volatile char* bytes = text.c_str();
-  for (std::size_t i = 0; i <= text.size(); ++i) static_cast<void>(bytes[i]);
-}
-
-void note(const std::string& file, const std::string& line) {
-  std::string text = line + "\n";
-  touch(file), touch(text);
-  int to = ::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-  if (to < 0 || ::write(to, text.data(), text.size()) < 0) std::abort();
-  ::close(to);
-}
-
-std::string wanted(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
 std::uint64_t traveller(std::string file, task_id parent) {
-  std::vector<std::uint64_t> data(words);
-  for (std::size_t i = 0; i < words; ++i) data[i] = i;
+  written_words memory(words);
   this_task::migrate_to(node_id(2));
   mailbox<int> stop;
   send(parent, 1);
-  std::uint64_t turn = 0;
   while (!stop.try_receive()) {
-    for (std::size_t i = turn % 7; i < words; i += 512 * 7) ++data[i];
-    ++turn;
+    memory.write();
     this_task::poll();
   }
   note(file, "after " + to_string(this_task::node()));
@@ -72,11 +52,7 @@ std::uint64_t traveller(std::string file, task_id parent) {
     note(file, "tick " + std::to_string(i));
     this_task::yield();
   }
-  for (std::uint64_t back = turn; back-- > 0;)
-    for (std::size_t i = back % 7; i < words; i += 512 * 7) --data[i];
-  std::uint64_t wrong = 0;
-  for (std::size_t i = 0; i < words; ++i) wrong += data[i] != i;
-  return wrong;
+  return memory.wrong();
 }
 
 std::string move_by_strategy(std::string file, transfer how, std::string filler) {
@@ -235,8 +211,7 @@ result play(transfer how, const std::string& fault, const std::string& store = "
   seen.outcome = cluster.line(30s);
   if (fault.starts_with("stop:")) ::kill(-cluster.id(), SIGCONT);
   seen.status = cluster.wait(30s);
-  std::ifstream lines(file);
-  for (std::string line; std::getline(lines, line);) seen.lines.push_back(line);
+  seen.lines = lines_of(file);
   return seen;
 }
 

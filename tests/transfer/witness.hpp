@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -70,6 +72,32 @@ inline bool becomes_true(const std::function<bool()>& condition,
   }
   return true;
 }
+
+class written_words {
+  // Memory that its task writes all the time, and of which it knows what must be there.
+public:
+  explicit written_words(std::size_t count) : words_(count) {
+    for (std::size_t i = 0; i < count; ++i) words_[i] = i;
+  }
+  void write() {
+    for (std::size_t i = turns_ % 7; i < words_.size(); i += 512 * 7) ++words_[i];
+    ++turns_;
+  }
+  // One page in seven, others the next time.
+
+  std::uint64_t wrong() {
+    for (; turns_ > 0; --turns_)
+      for (std::size_t i = (turns_ - 1) % 7; i < words_.size(); i += 512 * 7) --words_[i];
+    std::uint64_t count = 0;
+    for (std::size_t i = 0; i < words_.size(); ++i) count += words_[i] != i;
+    return count;
+  }
+  // How many are not as they must be, once all that was written has been undone.
+
+private:
+  std::vector<std::uint64_t> words_;
+  std::uint64_t turns_ = 0;
+};
 
 inline std::string said_twice(const std::vector<std::string>& lines) {
   std::map<std::string, int> count;

@@ -175,8 +175,7 @@ void builder::finish(finished_job& done, executor& on, status& shown) {
     }
   }
   bool full = done.how != outcome::succeeded && disk_is_full(what);
-  if (full || done.killed) {
-    remove_partial(what);
+  if ((full || done.killed) && remove_partial(what)) {
     if (!done.output.empty() && done.output.back() != '\n') done.output += "\n";
     done.output += full ? "removed what it had written: the disk is full\n"
                         : "removed what it had written: it was killed\n";

@@ -11,19 +11,21 @@
 
 namespace pmake {
 
-void remove_partial(const edge& of) noexcept {
+bool remove_partial(const edge& of) noexcept {
+  bool removed = false;
   try {
     std::string depfile = value_of(of, symbol::depfile, quoting::none);
     for (node* output : of.outputs) {
       // What the command has not touched stays: the manifest, when its generator is interrupted. With a depfile the
       // output may be old and the depfile new.
       std::string path(output->path());
-      if (!depfile.empty() || time_of(path) != output->time) remove_file(path);
+      if (!depfile.empty() || time_of(path) != output->time) removed = remove_file(path) || removed;
     }
-    if (!depfile.empty()) remove_file(depfile);
+    if (!depfile.empty()) removed = remove_file(depfile) || removed;
   } catch (const std::exception&) {
     // There is nothing better to do about a file that cannot be removed.
   }
+  return removed;
 }
 
 bool disk_is_full(const edge& of) noexcept {

@@ -5,8 +5,8 @@
 
 namespace pmake {
 
-void remove_partial(const edge& of) noexcept;
-// Its outputs as far as it has touched them, and its depfile.
+bool remove_partial(const edge& of) noexcept;
+// Its outputs as far as it has touched them, and its depfile. False: there was nothing of them.
 
 bool disk_is_full(const edge& of) noexcept;
 // Where one of its outputs is: what stands there may be half written.

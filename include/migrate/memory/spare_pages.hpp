@@ -11,8 +11,8 @@
 namespace migrate::detail {
 
 class spare_pages {
-  // What is written into a private mapping of a file costs a fault and a copy of each page, about 2 µs where page tables
-  // are virtualised. Pages that were touched before and are moved there in one piece cost a third of that.
+  // What is written into a private mapping of a file costs a fault and a copy of each page. Pages that were touched before
+  // and are moved there in one piece cost neither.
 public:
   spare_pages() = default;
   ~spare_pages() {

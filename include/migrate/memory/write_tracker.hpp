@@ -27,9 +27,9 @@ namespace migrate::detail {
 class write_tracker {
   // userfaultfd's write protection. What was written, page_scanner::take_written lists.
   //
-  // Asynchronous (Linux 6.7): the kernel notes the first write to a protected page by itself, 0.5 µs each, also when a system
+  // Asynchronous (Linux 6.7): the kernel notes the first write to a protected page by itself, also when a system
   // call writes. Before that (Linux 5.7) a thread of this object is told of such a write and lifts the protection, while
-  // who writes waits: some 10 µs each. What is protected still, each page's entry says (pagemap, bit 57), so that the thread
+  // who writes waits, which takes far longer. What is protected still, each page's entry says (pagemap, bit 57), so that the thread
   // keeps no books.
   //
   // The kernel's own writes, as of read(2), have to be served like the task's: without asynchronous protection this is for
@@ -83,8 +83,7 @@ public:
   void forget(region_number region, std::size_t touched) const noexcept {
     if (!available()) return;
     if (!served()) {
-      // Costs half a microsecond for each page where page tables are virtualised, in which the task cannot have a fault
-      // served: so it goes in steps.
+      // Takes time for each page, in which the task cannot have a fault served: so it goes in steps.
       constexpr std::size_t step = std::size_t{4} << 20;
       for (std::size_t done = 0; done < region.size();) {
         std::size_t now = done < touched ? std::min(step, region.size() - done) : region.size() - done;
