@@ -71,9 +71,16 @@ struct workload {
   std::size_t heap = 0;
   double share = 0;      // of the heap written in each 100 ms, in runs of 16 pages here and there
   std::size_t burst = 0; // instead: bytes written just before each safe point, one in 20 ms
+  bool shrinks = false;  // its memory does when it is compressed
 
   void prepare() {
     memory.assign(heap, 1);
+    for (std::size_t at = 0; !shrinks && at + sizeof draw <= heap; at += sizeof draw) {
+      draw ^= draw << 13;
+      draw ^= draw >> 7;
+      draw ^= draw << 17;
+      std::memcpy(&memory[at], &draw, sizeof draw);
+    }
     begun = last = now_ns();
     bins.assign(6000, 0);
   }
@@ -111,11 +118,12 @@ struct workload {
   bool safe = false;
 };
 
-account work(std::size_t heap, double share, std::size_t burst, task_id parent) {
+account work(std::size_t heap, double share, std::size_t burst, bool shrinks, task_id parent) {
   workload its;
   its.heap = heap;
   its.share = share;
   its.burst = burst;
+  its.shrinks = shrinks;
   its.prepare();
   mailbox<int> told;
   send(parent, 1);
@@ -163,17 +171,18 @@ struct trip {
   transfer how = transfer::by_default;
   bool stays = false; // a checkpoint is made instead
   bool again = false; // it has been moved in the same way before, and what counts is the second move
+  bool shrinks = false; // its memory, when it is compressed
 
-  auto migrate_fields() { return std::tie(heap, share, burst, how, stays, again); }
+  auto migrate_fields() { return std::tie(heap, share, burst, how, stays, again, shrinks); }
 };
 
 journey move_once(trip asked) {
   region_class kind = asked.heap < 32 * mib ? region_class::medium : region_class::large;
   auto worker = spawn({.name = "worker", .region = kind, .recover = asked.stays}, work, asked.heap,
-                      asked.share, asked.burst, this_task::id());
+                      asked.share, asked.burst, asked.shrinks, this_task::id());
   mailbox<int> in;
   in.receive();
-  this_task::sleep_for(std::chrono::milliseconds(300));
+  this_task::sleep_for(std::chrono::milliseconds(1000));
   if (asked.stays) {
     send(worker.id(), 1);
     in.receive();
@@ -184,16 +193,20 @@ journey move_once(trip asked) {
     this_task::sleep_for(std::chrono::milliseconds(1000));
   }
   journey made;
-  const std::uint64_t bytes_before = first_node->statistics().bytes_flushed;
+  auto bytes_so_far = [] {
+    move_statistics all = first_node->statistics();
+    return all.bytes_flushed + all.bytes_followed;
+  };
+  const std::uint64_t bytes_before = bytes_so_far();
   made.from = now_ns();
   if (asked.stays)
     worker.checkpoint();
   else if (!code)
     worker.migrate_to(node_id{static_cast<std::uint16_t>(asked.again ? 3 : 2)}, asked.how, code);
   made.until = now_ns();
-  made.bytes = first_node->statistics().bytes_flushed - bytes_before;
   made.code = code.value();
   this_task::sleep_for(std::chrono::milliseconds(1300));
+  made.bytes = bytes_so_far() - bytes_before;
   send(worker.id(), 0);
   made.seen = worker.join();
   return made;
@@ -205,7 +218,7 @@ struct measured {
   bool again = false;
   std::string link, how;
   double freeze_ms = 0, total_ms = 0, full_speed_ms = 0;
-  double before = 0, after = 0; // speed from the order to the freeze, and in the second after the move
+  double before = 1, after = 0; // speed from the order to the freeze, and in the second after the move
   double mbytes = 0;
   double depended_ms = 0;
   std::vector<double> speed; // in each 10 ms from 200 ms before the order on, of what it was before
@@ -216,7 +229,9 @@ measured judge(const journey& made, const trip& asked, const std::string& link) 
   m.heap = asked.heap;
   m.share = asked.share;
   m.link = link;
-  m.how = asked.stays ? "checkpoint" : std::string(name_of(asked.how)) + (made.code != 0 ? " (failed)" : "");
+  m.how = asked.stays ? "checkpoint"
+                      : std::string(name_of(asked.how)) + (asked.shrinks ? ", compressible" : "") +
+                            (made.code != 0 ? " (failed)" : "");
   m.again = asked.again;
   m.mbytes = static_cast<double>(made.bytes) / 1e6;
   m.depended_ms = static_cast<double>(made.seen.depended) / 1e6;
@@ -237,7 +252,12 @@ measured judge(const journey& made, const trip& asked, const std::string& link) 
     return last > first ? sum / static_cast<double>(last - first) / normal : 1.0;
   };
   auto frozen = static_cast<std::size_t>(made.seen.pause / bin_ns) + 1;
-  m.before = moved > ordered + frozen + 1 ? mean(ordered, moved - frozen) : 1;
+  if (moved > ordered + frozen + 1) {
+    // Against as long a time before: the machine's speed goes up and down by itself.
+    const std::size_t length = moved - frozen - ordered;
+    const double usual_then = mean(ordered - std::min(ordered, length), ordered);
+    m.before = usual_then > 0 ? mean(ordered, ordered + length) / usual_then : 1;
+  }
   m.after = mean(moved + 1, moved + 101);
   std::size_t whole = ordered;
   while (whole < moved + 50 && mean(whole, whole + 100) < 0.9) ++whole;
@@ -527,6 +547,9 @@ std::vector<measured> run_table(node& here, const std::string& link, bool quick)
   }
   if (loopback)
     for (transfer how : all_ways) add({100 * mib, 0.01, 0, how, false, true});
+  else
+    for (transfer how : {transfer::full_copy, transfer::pre_copy, transfer::on_reference})
+      add({100 * mib, 0.01, 0, how, false, false, true});
   return rows;
 }
 
@@ -566,7 +589,7 @@ void reach(node& here, int socket, bool quick, row_list& rows) {
                        std::to_string(large / mib) + " MiB heap";
     if (!rows.wants(what) && !rows.wants(slow)) continue;
     std::vector<double> freezes, speeds;
-    for (int i = 0; i < 5; ++i) {
+    for (int i = 0; i < 7; ++i) {
       measured m = run_one(here, "loopback", {large, 0.01, 0, how});
       freezes.push_back(m.freeze_ms);
       speeds.push_back((1 - m.before) * 100);

@@ -79,6 +79,40 @@ std::string lose_one(std::string file, std::string held) {
   return said + (ran ? "ran at once, " : "waited, ") + born.join();
 }
 
+// A task leaves node 1 and comes back while what it has left there is still to be given back to the system.
+
+std::string go_and_return(task_id parent) {
+  std::vector<std::uint64_t> data(words);
+  for (std::size_t i = 0; i < words; ++i) data[i] = i;
+  this_task::migrate_to(node_id(2), transfer::flush);
+  data[7] = 8;
+  send(parent, 1);
+  mailbox<int>().receive();
+  this_task::migrate_to(node_id(1), transfer::flush);
+  send(parent, 2);
+  data[7] = 7;
+  for (std::size_t i = 0; i < words; ++i)
+    if (data[i] != i) return "wrong";
+  return this_task::node() == node_id(1) ? "right" : "elsewhere";
+}
+
+std::string await_return(std::string held) {
+  auto task = spawn({.region = region_class::medium}, go_and_return, this_task::id());
+  mailbox<int> told;
+  told.receive();
+  while (!is_there(held)) this_task::yield();
+  send(task.id(), 1);
+  bool ran = told.receive_for(300ms).has_value();
+  ::unlink(held.c_str());
+  return std::string(ran ? "ran at once, " : "waited, ") + task.join();
+}
+
+const scenario_entry the_returned{"one that comes back at once", [] {
+                                    std::printf("%s\n", run(await_return, wanted("MIGRATE_FAULT_FILE")).c_str());
+                                    std::fflush(stdout);
+                                    return 0;
+                                  }};
+
 const scenario_entry the_lost{
     "one that is lost as it arrives", [] {
       std::printf("%s\n", run(lose_one, wanted("LOST_FILE"), wanted("MIGRATE_FAULT_FILE")).c_str());
@@ -101,5 +135,17 @@ TEST_CASE("a task born where one was laid out that its home has lost waits until
   REQUIRE(becomes_true([&] { return is_there(held); }));
   ::kill(std::stoi(lines_of(file).at(0)), SIGKILL);
   CHECK(cluster.line() == "lost, waited, right");
+  CHECK(cluster.wait(20s) == 0);
+}
+
+TEST_CASE("a task that comes back before what it has left is gone waits for that") {
+  folder place;
+  const std::string held = place.path / "held";
+  program cluster({own_path()}, {{"MIGRATE_SCENARIO", "one that comes back at once"},
+                                 {"MIGRATE_FAULT", "hold:1:source.closing"},
+                                 {"MIGRATE_FAULT_FILE", held},
+                                 {"MIGRATE_WORKERS", "2"},
+                                 {"MIGRATE_QUIET", "1"}});
+  CHECK(cluster.line(20s) == "waited, right");
   CHECK(cluster.wait(20s) == 0);
 }

@@ -294,9 +294,9 @@ inline bool transfer_engine::send_pages(carriage& c, const std::vector<page_rang
 inline memory_survey transfer_engine::send_rest(resident& task, carriage& c) {
   // Looks for what the rounds have left. What is found goes at once, so that the target lays it while the next is looked
   // for; the last of it goes with the offer. Should it be too much for that, little has gone in vain.
-  constexpr std::size_t piece = 128 * 1024;
+  constexpr std::size_t piece = 512 * 1024;
   std::size_t sent = 0;
-  return survey_written(*task.control, with_.scanner, helpers_, [&](memory_survey& found) {
+  return survey_written(*task.control, with_.scanner, [&](memory_survey& found) {
     while (found.dirty_bytes > piece && sent < most_ahead_of_offer && !c.why().code) {
       std::vector<page_range> part;
       std::size_t bytes = 0;
@@ -488,11 +488,11 @@ inline void transfer_engine::stop() noexcept {
   }
   for (auto& each : all) each->end();
   rounds_.stop();
-  helpers_.stop();
   movers_.stop();
   keepers_.stop();
   finishers_.stop();
   receivers_.stop();
+  closers_.stop();
 }
 
 } // namespace migrate::detail

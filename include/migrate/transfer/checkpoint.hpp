@@ -37,7 +37,7 @@ inline void transfer_engine::checkpoint(resident& task) {
                                        node_steady() + control.clock_offset, with_.boot});
       with_.carriers.checkpoint(task, made->bundle);
       made->memory =
-          made->runs ? survey_written(control, with_.scanner, helpers_, [](memory_survey&) {}) : survey_memory(control, with_.scanner);
+          made->runs ? survey_written(control, with_.scanner, [](memory_survey&) {}) : survey_memory(control, with_.scanner);
       made->memory.dirty = merged(made->memory.dirty, made->region);
       constexpr std::size_t most_copied = std::size_t{16} << 20;
       if (made->memory.dirty_bytes <= most_copied)

@@ -84,11 +84,11 @@ public:
   explicit transfer_engine(parts with) : with_(with) {
     if (tracker_.served()) with_.scanner.protect_by(tracker_.descriptor());
     rounds_.start(2, behind_workers); // so that a short move does not wait for a long one
-    helpers_.start(std::clamp(std::thread::hardware_concurrency() / 2, 1u, 4u));
     movers_.start(2);
     receivers_.start(2);
     keepers_.start(1, behind_workers);
     finishers_.start(1);
+    closers_.start(1);
   }
   ~transfer_engine() { stop(); }
 
@@ -299,10 +299,10 @@ private:
   std::atomic<bool> stopping_{false};
   write_tracker tracker_;
   background rounds_;    // of tasks that run
-  background helpers_;   // to look through a frozen task's memory, for which nobody waits
   background movers_;    // for carriages of frozen tasks; these and the rounds wait for their targets
   background keepers_;   // for rounds of checkpoints, which no move has to wait for
   background finishers_; // for the last step of a checkpoint, which a move of its task waits for
+  background closers_;   // of regions whose tasks have left: to give a gigabyte back takes tens of milliseconds
   background receivers_; // for receptions, which wait for nobody elsewhere: two nodes may each wait for the other
   struct untold_checkpoint {
     task_id task;

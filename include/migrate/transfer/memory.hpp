@@ -11,7 +11,6 @@
 #include <migrate/store/image.hpp>
 #include <migrate/store/page_run.hpp>
 #include <migrate/task/control_block.hpp>
-#include <migrate/transfer/last_look.hpp>
 
 namespace migrate::detail {
 
@@ -84,16 +83,17 @@ inline memory_survey survey_memory(control_block& control, page_scanner& scanner
 }
 
 template <class F>
-memory_survey survey_written(control_block& control, page_scanner& scanner, background& helpers, F&& each) {
+memory_survey survey_written(control_block& control, page_scanner& scanner, F&& each) {
   // The same of a task whose region a write_tracker watches: `dirty` is what was written since it was last taken. After
   // each finding each(memory_survey&) may take of it what it likes.
   memory_survey found;
   found.live = live_memory(control);
-  look_for_written(found.live, scanner, helpers, [&](char* address, std::size_t bytes) {
-    add_range(found.dirty, address, bytes);
-    found.dirty_bytes += bytes;
-    each(found);
-  });
+  for (const page_range& range : found.live)
+    scanner.for_each_written_range(range.address, range.bytes, [&](char* address, std::size_t bytes) {
+      add_range(found.dirty, address, bytes);
+      found.dirty_bytes += bytes;
+      each(found);
+    });
   return found;
 }
 

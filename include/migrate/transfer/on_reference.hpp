@@ -143,7 +143,7 @@ inline void transfer_engine::end_without_memory(resident& task) noexcept {
 inline move_statistics transfer_engine::statistics() {
   move_statistics read = recorder_.read();
   read.residual = with_.pages.residuals();
-  with_.pages.add_compressed(read);
+  with_.pages.add_followed(read);
   return read;
 }
 

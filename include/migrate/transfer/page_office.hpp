@@ -134,7 +134,7 @@ public:
   std::optional<residual_dependency> residual(task_id task);
   std::vector<residual_dependency> residuals();
 
-  void add_compressed(move_statistics& to);
+  void add_followed(move_statistics& to);
   // Of what has followed tasks from here.
 
 private:

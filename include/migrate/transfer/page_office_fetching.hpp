@@ -118,7 +118,7 @@ inline std::vector<residual_dependency> page_office::residuals() {
   return all;
 }
 
-inline void page_office::add_compressed(move_statistics& to) {
+inline void page_office::add_followed(move_statistics& to) {
   to.add(recorder_.read());
 }
 

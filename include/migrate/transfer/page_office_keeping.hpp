@@ -119,7 +119,12 @@ inline void page_office::serve_page(kept_memory& of, char* page) {
 
 inline void page_office::say_pages(kept_memory& of, const std::vector<page_range>& pages) {
   std::vector<iovec> attachment;
-  for (const page_range& range : pages) attachment.push_back({range.address, range.bytes});
+  std::size_t bytes = 0;
+  for (const page_range& range : pages) {
+    attachment.push_back({range.address, range.bytes});
+    bytes += range.bytes;
+  }
+  recorder_.followed(bytes);
   std::span<const std::byte> block = of.compress.compress(attachment);
   if (!block.empty()) attachment.assign(1, {const_cast<std::byte*>(block.data()), block.size()});
   say(

@@ -460,12 +460,18 @@ inline void transfer_engine::vacate(resident& task) {
   with_.departed.note(region, id, task.control->name, order->target);
   scheduler::answered(task, want_move);
   scheduler::answered(task, want_end);
+  constexpr std::size_t most_closed_at_once = std::size_t{4} << 20;
   auto let_go = [this, region, touched_end] {
     with_.vacated.vacate(region, touched_end);
     with_.home.left(region);
   };
   if (order->office_port != 0)
     with_.pages.hand_over(id, order->office_number, let_go);
+  else if (static_cast<std::size_t>(touched_end - region.base()) > most_closed_at_once)
+    closers_.push([let_go] {
+      fault_point("source.closing");
+      let_go();
+    });
   else
     let_go();
   if (order->offered.valid()) {

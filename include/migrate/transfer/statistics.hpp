@@ -20,6 +20,7 @@ struct move_statistics {
   std::uint64_t moves = 0;               // away from this node
   std::uint64_t failures = 0;            // moves that were begun and undone
   std::uint64_t bytes_flushed = 0;       // pages written to the store or sent
+  std::uint64_t bytes_followed = 0;      // pages sent after tasks that had left them behind (copy on reference)
   std::vector<std::uint64_t> freeze_ns;  // of the last moves: from the freeze until the source heard that the task runs
 
   std::vector<std::uint64_t> made_by;    // moves by each transfer; as many as have names
@@ -32,8 +33,8 @@ struct move_statistics {
   std::string last_compression;       // of the last move for which it was tried: how many bytes, and by what measures
 
   auto migrate_fields() {
-    return std::tie(moves, failures, bytes_flushed, freeze_ns, made_by, last_choice, residual, bytes_compressed, bytes_instead,
-                    last_compression);
+    return std::tie(moves, failures, bytes_flushed, bytes_followed, freeze_ns, made_by, last_choice, residual, bytes_compressed,
+                    bytes_instead, last_compression);
   }
 
   std::uint64_t moves_by(transfer how) const {
@@ -45,6 +46,7 @@ struct move_statistics {
     moves += other.moves;
     failures += other.failures;
     bytes_flushed += other.bytes_flushed;
+    bytes_followed += other.bytes_followed;
     made_by.resize(std::max(made_by.size(), other.made_by.size()));
     for (std::size_t i = 0; i < other.made_by.size(); ++i) made_by[i] += other.made_by[i];
     if (!other.last_choice.empty()) last_choice = other.last_choice;
@@ -81,6 +83,10 @@ public:
       total_.freeze_ns.push_back(freeze_ns);
     else
       total_.freeze_ns[total_.moves % kept] = freeze_ns;
+  }
+  void followed(std::uint64_t bytes) {
+    held guard(lock_);
+    total_.bytes_followed += bytes;
   }
   void compressed(std::uint64_t before, std::uint64_t after, std::string outcome) {
     if (outcome.empty()) return;
