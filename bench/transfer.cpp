@@ -620,7 +620,7 @@ void reach(node& here, int socket, bool quick, row_list& rows) {
       rows.wants(what))
     rows.ratio(what,
                bench::compare(
-                   5,
+                   9,
                    [&] {
                      return freeze({large, 0, mib, transfer::pre_flush});
                    },

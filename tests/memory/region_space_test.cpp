@@ -43,6 +43,10 @@ TEST_CASE("a large region may have huge pages, but not where a small heap lies, 
   REQUIRE(space.open(small));
   REQUIRE(space.open(medium));
   REQUIRE(space.open(large, 2));
+  for (region_number each : {small, medium, large, next}) {
+    CHECK_FALSE(may_be_huge(each.base() + each.size() - 4096));
+    space.allow_huge_pages(each);
+  }
   CHECK_FALSE(may_be_huge(small.base()));
   CHECK_FALSE(may_be_huge(medium.base() + 40 * mebibyte));
   for (region_number each : {large, next}) {

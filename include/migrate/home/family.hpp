@@ -80,7 +80,10 @@ inline birth conceive(task_id parent, region_class kind, std::uint64_t awaited_a
         birth born{task_id(made.got.first),
                    region_number::from_bits(static_cast<std::uint32_t>(made.got.second)), 1, true};
         while (this_home->is_held(born.region)) this_task::yield();
-        if (born.region.valid() && this_home->open_region(born.region)) return born;
+        if (born.region.valid() && this_home->open_region(born.region)) {
+          region_space::allow_huge_pages(born.region);
+          return born;
+        }
         this_home->cancel(born);
         why = {make_error_code(errc::region_exhausted), "the kernel refuses another mapping (vm.max_map_count?)"};
       }

@@ -86,6 +86,7 @@ inline std::optional<region_pool::taken> region_pool::take(region_class kind, bo
       if (!space_.open(last.region))
         throw error(errc::region_exhausted, "the kernel refuses another mapping (vm.max_map_count?)");
       region_space::guard(last.region.base(), page_size);
+      region_space::allow_huge_pages(last.region);
     }
     mine.used.pop_back();
     return taken{last.region, !last.open};
@@ -99,7 +100,10 @@ inline std::optional<region_pool::taken> region_pool::take(region_class kind, bo
       throw error(errc::region_exhausted, "the kernel refuses another mapping (vm.max_map_count?)");
     mine.opened = count;
   }
-  if (here) region_space::guard(region.base(), page_size);
+  if (here) {
+    region_space::guard(region.base(), page_size);
+    region_space::allow_huge_pages(region);
+  }
   --mine.opened;
   ++range.first;
   if (--range.count == 0) {

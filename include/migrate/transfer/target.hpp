@@ -296,12 +296,13 @@ inline void transfer_engine::granted(resident& task) {
   fault_point("target.taken");
   with_.departed.forget(control.region);
   with_.home.arrived(control.region, id);
-  const std::shared_ptr<reception> ahead = std::move(order->incoming->ahead); // what it keeps goes when the task runs
+  std::shared_ptr<reception> ahead = std::move(order->incoming->ahead);
   delete order;
   task.hides_pages = with_.pages.hides_from_kernel(id);
   const bool has_memory = with_.pages.begin(id);
   this_scheduler->start_task(task);
   if (!has_memory) this_scheduler->ask(task, want_end);
+  if (ahead) closers_.push([ahead = std::move(ahead)] {}); // what it keeps takes a while to go
   with_.carriers.release(task, false);
   may_have_to_go(task, id);
 }
