@@ -596,7 +596,7 @@ TEST_CASE("what is committed of a task that works meanwhile is its memory of one
     std::string images = all.nodes.line();
     int before = newest_generation(images);
     CHECK(before >= 5); // in rounds, as it does not stand still for all of it
-    while (newest_generation(images) < before + more) std::this_thread::sleep_for(1ms);
+    REQUIRE(migrate_test::becomes_true([&] { return newest_generation(images) >= before + more; }));
     ::kill(process_of_task(all), SIGKILL);
     CHECK(all.nodes.line() == "value 1");
     CHECK(all.nodes.wait(20s) == 0);
