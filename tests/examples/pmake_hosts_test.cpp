@@ -243,6 +243,7 @@ TEST_CASE("make's lines that may leave do, with their own output, status and sur
                              "fails:\n\tbin/fault $@\n.PHONY: all sub\n");
   fs::create_directories(tree.folder.path / "below/bin");
   fs::copy_file(tree.folder.path / "bin/work", tree.folder.path / "below/bin/work");
+  tree.write("below/rules", ""); // without it, what is there would not wait for `finish`
   tree.write("below/Makefile",
              "c:\n\t@ln -s ../finish . && bin/work $@ && umask && echo \"$$V in $${PWD##*/}\"\n");
   auto surroundings = with(hosts);
