@@ -253,7 +253,7 @@ measured judge(const journey& made, const trip& asked, const std::string& link) 
   };
   auto frozen = static_cast<std::size_t>(made.seen.pause / bin_ns) + 1;
   if (moved > ordered + frozen + 1) {
-    // Against as long a time before: the machine's speed goes up and down by itself.
+    // Against as long a time before, as far as there is: the machine's speed goes up and down by itself.
     const std::size_t length = moved - frozen - ordered;
     const double usual_then = mean(ordered - std::min(ordered, length), ordered);
     m.before = usual_then > 0 ? mean(ordered, ordered + length) / usual_then : 1;

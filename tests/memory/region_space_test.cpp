@@ -1,3 +1,4 @@
+#include <migrate/memory/region_pool.hpp>
 #include <migrate/memory/region_space.hpp>
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 
 using namespace migrate;
 using migrate::detail::region_number;
+using migrate::detail::region_pool;
 using migrate::detail::region_space;
 
 namespace {
@@ -56,4 +58,21 @@ TEST_CASE("a large region may have huge pages, but not where a small heap lies, 
   }
   space.close(large);
   CHECK_FALSE(may_be_huge(large.base() + 40 * mebibyte));
+}
+
+TEST_CASE("a task is born with huge pages in a large region, also in one that was closed, and arrives without") {
+  if (::access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK) != 0) return;
+  region_space space;
+  region_pool pool(space);
+  pool.grant({region_class::large, 1, 1});
+  const region_number born = pool.take(region_class::large)->region;
+  const char* far = born.base() + 40 * mebibyte;
+  CHECK(may_be_huge(far));
+  space.close(born); // its task has left
+  REQUIRE(space.open(born));
+  CHECK_FALSE(may_be_huge(far));
+  space.close(born);
+  pool.put_back_closed(born);
+  CHECK(pool.take(region_class::large)->region == born);
+  CHECK(may_be_huge(far));
 }

@@ -32,7 +32,7 @@ public:
   // How many regions can be taken before another grant is needed.
 
   std::optional<taken> take(region_class kind, bool here = true);
-  // A region that is open, with its lowest page guarded, or with `here` false one for a task on another node,
+  // A region that is open, with its lowest page guarded and huge pages allowed, or with `here` false one for a task on another node,
   // that may be open or not; nothing when all are in use. Throws
   // migrate::error (errc::region_exhausted) when the kernel refuses another mapping.
 

@@ -302,7 +302,7 @@ private:
   background movers_;    // for carriages of frozen tasks; these and the rounds wait for their targets
   background keepers_;   // for rounds of checkpoints, which no move has to wait for
   background finishers_; // for the last step of a checkpoint, which a move of its task waits for
-  background closers_;   // of regions whose tasks have left: to give a gigabyte back takes tens of milliseconds
+  background closers_;   // of regions whose tasks have left and receptions that have ended, which takes the kernel a while
   background receivers_; // for receptions, which wait for nobody elsewhere: two nodes may each wait for the other
   struct untold_checkpoint {
     task_id task;
